@@ -1,0 +1,37 @@
+"""padrewrite: find, explain, rewrite and verify the spatial choices of every convolution in a PyTorch model."""
+
+from padrewrite import errors, formulas, nn, ops
+from padrewrite.__about__ import VERSION as __version__
+from padrewrite.contracts import Contract, Evidence
+from padrewrite.graph import Graph, Site
+from padrewrite.pipeline import apply, plan, record, report, revert, transform, verify
+from padrewrite.planning import Decision, Plan
+from padrewrite.reporting.report import Report
+from padrewrite.rewriting import Check, Match, Pass
+from padrewrite.checks.verification import Verification
+
+__all__ = [
+    "Check",
+    "Contract",
+    "Decision",
+    "Evidence",
+    "Graph",
+    "Match",
+    "Pass",
+    "Plan",
+    "Report",
+    "Site",
+    "Verification",
+    "__version__",
+    "apply",
+    "errors",
+    "formulas",
+    "nn",
+    "ops",
+    "plan",
+    "record",
+    "report",
+    "revert",
+    "transform",
+    "verify",
+]

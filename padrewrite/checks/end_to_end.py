@@ -1,0 +1,159 @@
+"""The whole model in float64: the rewritten one against the original with each rewritten site computed naively.
+
+The interior (outputs that no padding of a rewritten site can reach) is found by running the original with NaN in
+place of that padding: what stays a number is interior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.fx as fx
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from padrewrite.checks.compare import Comparison
+from padrewrite.checks.sites import naive
+from padrewrite.contracts import Evidence
+from padrewrite.feasibility import Edit
+from padrewrite.graph import Graph
+from padrewrite.ops.conv import Conv
+from padrewrite.recording.execute import execute, state_of
+from padrewrite.recording.inputs import Inputs
+from padrewrite.recording.preserve import preserved
+from padrewrite.recording.tensors import tensors_in
+from padrewrite.recording.trace import trace
+
+WHERE = "end to end"
+
+
+def check_end_to_end(
+    new: nn.Module, original: nn.Module, edits: Sequence[Edit], inputs: Inputs, tolerance: float
+) -> tuple[list[Evidence], tuple[str, ...]]:
+    """Evidence for outputs, gradients and interior; notes say what could not be checked."""
+    graph = trace(original, inputs)
+    state = {k: _double(v) for k, v in state_of(original, graph.constants).items()}
+    ours = {k: _double(v) for k, v in state_of(new, {}).items()}
+    wanted = _Reference(graph, {e.site.id: e.after for e in edits})
+    try:
+        evidence = [_outputs_and_gradients(new, graph, wanted, ours, state, inputs, tolerance)]
+        evidence.append(_interior(new, graph, edits, ours, state, inputs, tolerance))
+    except RuntimeError as error:
+        return [], (f"end to end was not checked: the model does not run in float64 ({str(error).splitlines()[0]})",)
+    return evidence, ()
+
+
+class _Reference:
+    """Override for ``execute``: chosen sites by the naive reference, their explicit pads passed over."""
+
+    def __init__(self, graph: Graph, ops: Mapping[str, Conv], poison: bool = False) -> None:
+        self._sites = {graph.node_of(site): (site, op) for site, op in ops.items()}
+        self._pads = {pad for site in ops for pad in graph.pads_of(site)}
+        self._graph = graph
+        self._poison = poison
+
+    def __call__(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if node in self._pads and all(user in self._pads or user in self._sites for user in node.users):
+            return args[0] if args else kwargs["input"]
+        if node not in self._sites:
+            return NotImplemented
+        site, op = self._sites[node]
+        x, weight, bias = self._graph.operands_of(site, args, kwargs)
+        if self._poison:
+            return _poisoned(op, x, weight, bias)
+        batched = x if x.dim() == op.window.rank + 2 else x.unsqueeze(0)
+        out = naive(op, batched, weight, bias)
+        return out if x.dim() == op.window.rank + 2 else out.squeeze(0)
+
+
+def _poisoned(op: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution with NaN for padding."""
+    flat = [v for pair in reversed(op.padding) for v in pair]
+    conv: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[op.window.rank]
+    padded = F.pad(x, flat, value=float("nan"))
+    return conv(padded, weight, bias, op.stride, 0, op.dilation, op.groups)
+
+
+def _outputs_and_gradients(
+    new: nn.Module,
+    graph: Graph,
+    reference: _Reference,
+    ours: dict[str, Tensor],
+    state: dict[str, Tensor],
+    inputs: Inputs,
+    tolerance: float,
+) -> Evidence:
+    found = Comparison(tolerance)
+    results: list[tuple[list[Tensor], list[Tensor]]] = []
+    for run in (lambda i: _run_new(new, ours, i), lambda i: _run_graph(graph, state, i, reference)):
+        fresh = inputs.double()
+        leaves = [t.requires_grad_() for t in fresh.tensors if t.is_floating_point()]
+        with torch.enable_grad():
+            outputs = run(fresh)
+            results.append((outputs, _gradients(outputs, leaves)))
+    for got, wanted in zip(results[0][0], results[1][0], strict=True):
+        found.add(_real(got), _real(wanted))
+    for got, wanted in zip(results[0][1], results[1][1], strict=True):
+        found.add(got, wanted)
+    return found.evidence(WHERE, "reference", "outputs and input gradients")
+
+
+def _gradients(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of a fixed weighted sum of all outputs."""
+    total = torch.zeros((), dtype=torch.float64)
+    for output in outputs:
+        if output.requires_grad and output.is_floating_point():
+            weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
+            total = total + (output * weights.reshape(output.shape)).sum().cpu()
+    if not total.requires_grad:
+        return []
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves)]
+
+
+def _interior(
+    new: nn.Module,
+    graph: Graph,
+    edits: Sequence[Edit],
+    ours: dict[str, Tensor],
+    state: dict[str, Tensor],
+    inputs: Inputs,
+    tolerance: float,
+) -> Evidence:
+    poison = _Reference(graph, {e.site.id: e.before for e in edits}, poison=True)
+    found = Comparison(tolerance)
+    with torch.no_grad():
+        reached = _run_graph(graph, state, inputs.double(), poison)
+        old = _run_graph(graph, state, inputs.double(), None)
+        fresh = _run_new(new, ours, inputs.double())
+    for mask, before, after in zip(reached, old, fresh, strict=True):
+        inside = ~_real(mask).isnan()
+        found.add(_real(after)[inside], _real(before)[inside])
+    return found.evidence(WHERE, "interior")
+
+
+def _run_new(model: nn.Module, state: dict[str, Tensor], inputs: Inputs) -> list[Tensor]:
+    grad = torch.is_grad_enabled()
+    with preserved(model), torch.set_grad_enabled(grad):
+        torch.manual_seed(0)
+        copies = {k: v.clone() for k, v in state.items()}
+        return list(tensors_in(functional_call(model, copies, inputs.args, inputs.kwargs)))
+
+
+def _run_graph(graph: Graph, state: dict[str, Tensor], inputs: Inputs, override: Any) -> list[Tensor]:
+    assert graph.nodes is not None
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        copies = {k: v.clone() for k, v in state.items()}
+        return list(execute(graph.nodes, copies, inputs.tensors, override))
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.double()

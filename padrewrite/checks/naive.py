@@ -1,0 +1,143 @@
+"""The convolution that every contract is checked against: float64, by index, sharing no code with the ops.
+
+Each kernel tap of each output position is looked up through an index map written out below, one axis at a
+time; no convolution, padding or unfolding of torch is called. One gather per tap, one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+Ints = Sequence[int]
+Pairs = Sequence[tuple[int, int]]
+AxisMap = tuple[list[list[int]], list[list[bool]]]
+"""Per kernel tap and output position of one axis: the input read, and whether it is real input."""
+
+MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def naive_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: Ints | None = None,
+    dilation: Ints | None = None,
+    padding: Pairs | None = None,
+    groups: int = 1,
+    modes: Sequence[str] | None = None,
+    partial: str | None = None,
+    mask: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Convolution of any rank in float64 (complex128 for complex input).
+
+    Args:
+        x: ``(N, C, *spatial)``.
+        weight: ``(out, C / groups, *kernel)``.
+        bias: ``(out,)`` or None.
+        stride, dilation: one integer per axis; default 1.
+        padding: ((lo, hi), ...) per axis; negative crops; default 0.
+        modes: per axis what lies beyond the border, one of `MODES`; default zeros.
+        partial: None, ``"mean"`` or ``"sqrt"``: rescale by ``K / count`` or its root; ``count`` is taps on
+            real input (zeros are none; the other modes repeat real input). No bias where it is 0.
+        mask: ``(N, 1, *spatial)`` or ``(1, 1, *spatial)``, 0 for pixels to ignore. Beyond the border it
+            follows ``modes``, as ``x`` does.
+
+    Returns:
+        ``(N, out, *out_spatial)``; with ``mask`` that and the new mask ``(N, 1, *out_spatial)`` in float64.
+    """
+    rank = weight.dim() - 2
+    kernel = tuple(weight.shape[2:])
+    dtype = torch.complex128 if x.is_complex() or weight.is_complex() else torch.float64
+    x, weight = x.to(dtype), weight.to(dtype)
+    valid = torch.ones((1, 1, *x.shape[2:]), dtype=torch.float64, device=x.device)
+    if mask is not None:
+        valid = mask.to(torch.float64).expand(max(mask.shape[0], x.shape[0]), *mask.shape[1:])
+        x = torch.where(valid != 0, x, torch.zeros((), dtype=dtype, device=x.device))
+    maps = [
+        _axis_map(
+            x.shape[2 + axis],
+            kernel[axis],
+            1 if stride is None else stride[axis],
+            1 if dilation is None else dilation[axis],
+            (0, 0) if padding is None else padding[axis],
+            "zeros" if modes is None else modes[axis],
+        )
+        for axis in range(rank)
+    ]
+    out = _contract(_gather(x, maps, kernel), weight, groups)
+    count = _gather(valid, maps, kernel).sum(2)
+    out = _finish(out, count, bias, partial, torch.Size(kernel).numel())
+    return out if mask is None else (out, (count > 0).to(torch.float64))
+
+
+def _axis_map(size: int, kernel: int, stride: int, dilation: int, pad: tuple[int, int], mode: str) -> AxisMap:
+    """Where the taps of one axis read."""
+    indices: list[list[int]] = []
+    real: list[list[bool]] = []
+    starts = range(-pad[0], size + pad[1] - dilation * (kernel - 1), stride)
+    if len(starts) == 0:
+        raise ValueError(f"no output: size {size}, kernel {kernel}, dilation {dilation}, padding {pad}")
+    for tap in range(kernel):
+        positions = [start + tap * dilation for start in starts]
+        inside = [0 <= position < size for position in positions]
+        indices.append([_source(position, size, mode) for position in positions])
+        real.append([True] * len(positions) if mode != "zeros" else inside)
+    return indices, real
+
+
+def _source(position: int, size: int, mode: str) -> int:
+    """The input position that a position on or beyond the border stands for."""
+    if mode == "circular":
+        return position % size
+    if mode == "reflect" and size > 1:
+        folded = position % (2 * size - 2)
+        return folded if folded < size else 2 * size - 2 - folded
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is none of {MODES}")
+    return min(max(position, 0), size - 1)
+
+
+def _gather(x: Tensor, maps: list[AxisMap], kernel: tuple[int, ...]) -> Tensor:
+    """``(N, C, K, *out_spatial)``: the input under each of the K kernel taps, 0 where there is none."""
+    taps: list[Tensor] = []
+    for offsets in product(*(range(k) for k in kernel)):
+        tap = x
+        for axis, offset in enumerate(offsets):
+            indices, real = maps[axis][0][offset], maps[axis][1][offset]
+            tap = tap.index_select(2 + axis, torch.tensor(indices, device=x.device))
+            if not all(real):
+                shape = (-1,) + (1,) * (len(kernel) - 1 - axis)
+                keep = torch.tensor(real, device=x.device).reshape(shape)
+                tap = torch.where(keep, tap, torch.zeros((), dtype=x.dtype, device=x.device))
+        taps.append(tap)
+    return torch.stack(taps, dim=2)
+
+
+def _contract(taps: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Sum over input channels and taps, group by group."""
+    batch, channels, _, *spatial = taps.shape
+    outputs = weight.shape[0]
+    columns = taps.reshape(batch, groups, -1, torch.Size(spatial).numel())
+    rows = weight.reshape(1, groups, outputs // groups, -1)
+    if columns.shape[2] != rows.shape[3]:
+        raise ValueError(
+            f"x has {channels} channels; the weight wants {weight.shape[1]} in each of {groups} groups"
+        )
+    return (rows @ columns).reshape(batch, outputs, *spatial)
+
+
+def _finish(out: Tensor, count: Tensor, bias: Tensor | None, partial: str | None, taps: int) -> Tensor:
+    """Rescale by the counts and add the bias, which outputs without any real input do not get."""
+    seen = (count > 0).to(torch.float64)
+    if partial is not None:
+        exponent = {"mean": 1.0, "sqrt": 0.5}[partial]
+        out = out * seen * (taps / (count + (1 - seen))) ** exponent
+    if bias is None:
+        return out
+    shift = bias.to(out.dtype).reshape(-1, *(1 for _ in range(out.dim() - 2)))
+    return out + (shift if partial is None else shift * seen)

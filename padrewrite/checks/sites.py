@@ -1,0 +1,100 @@
+"""One rewritten site on its own: random inputs in float64 against the naive reference, and its contract's interior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from padrewrite.checks.compare import Comparison
+from padrewrite.checks.naive import naive_conv
+from padrewrite.contracts import Evidence
+from padrewrite.feasibility import REDIRECT, Edit
+from padrewrite.ops.conv import Conv, emit_conv
+from padrewrite.ops.realise import ExplicitPad
+
+
+def check_site(
+    model: nn.Module, edit: Edit, rounds: int, generator: torch.Generator, tolerance: float
+) -> list[Evidence]:
+    """Evidence that the site computes its new op, and that it equals the old one where no window touches padding."""
+    matches, interior = Comparison(tolerance), Comparison(tolerance)
+    weight, bias = _weights(model, edit, generator)
+    for trial in range(rounds):
+        x = _input(edit, trial, generator, weight.device)
+        got = _run(model, edit, x, weight, bias)
+        matches.add(got, naive(edit.after, x, weight, bias))
+        if edit.after.window == edit.before.window:
+            inside = _inside(edit.before, x)
+            interior.add(got[inside], naive(edit.before, x, weight, bias)[inside])
+    kind = "interior" if edit.after.window == edit.before.window else "shape"
+    found = [matches.evidence(edit.site.id, "reference")]
+    return found + ([interior.evidence(edit.site.id, kind)] if kind == "interior" else [])
+
+
+def naive(op: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
+    """The reference for any ``Conv``, from its fields alone."""
+    w = op.window
+    return naive_conv(
+        x,
+        weight,
+        bias,
+        stride=w.stride,
+        dilation=w.dilation,
+        padding=w.padding,
+        groups=op.groups,
+        modes=op.modes,
+        partial=op.partial,
+    )
+
+
+def _weights(model: nn.Module, edit: Edit, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """The site's own weights where its module holds them, otherwise random ones of its shape, in float64."""
+    module = model.get_submodule(edit.site.fqn)
+    op = edit.after
+    shape = (op.out_channels, op.in_channels // op.groups, *op.kernel)
+    weight: Any = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or tuple(weight.shape) != shape or weight.is_meta:
+        weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return weight, torch.randn(op.out_channels, generator=generator, dtype=torch.float64) if op.bias else None
+    bias: Any = getattr(module, "bias", None) if op.bias else None
+    usable = isinstance(bias, Tensor) and bias.shape == (op.out_channels,)
+    drawn = torch.randn(op.out_channels, generator=generator, dtype=torch.float64).to(weight.device)
+    return weight.detach().double(), (bias.detach().double() if usable else drawn) if op.bias else None
+
+
+def _input(edit: Edit, trial: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """A random input with an interior on every axis, of a size that differs per axis and trial."""
+    w = edit.after.window
+    sizes = [
+        max(span, lo + 1, hi + 1) + lo + hi + axis + trial % 3 + stride
+        for axis, (span, stride, lo, hi) in enumerate(zip(w.span, w.stride, w.lo, w.hi))
+    ]
+    x = torch.randn(1, edit.after.in_channels, *sizes, generator=generator, dtype=torch.float64)
+    return x.to(device)
+
+
+def _run(model: nn.Module, edit: Edit, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What the written module computes; for a redirected call, what the redirection emits."""
+    real = edit.change
+    if not real.bypass:
+        for pad in reversed(edit.explicit):
+            x = _explicitly_padded(x, pad, edit.after)
+    if edit.way == REDIRECT:
+        return emit_conv(x, weight, bias, real.own, real.outer)
+    module: Any = model.get_submodule(edit.owner)
+    return type(module)._conv_forward(module, x, weight, bias)
+
+
+def _explicitly_padded(x: Tensor, pad: ExplicitPad, op: Conv) -> Tensor:
+    """``x`` after an explicit pad of the model: a naive convolution with the one-pixel identity kernel."""
+    channels, rank = op.in_channels, op.window.rank
+    identity = torch.ones(channels, 1, *(1,) * rank, dtype=x.dtype, device=x.device)
+    ones, modes = (1,) * rank, (pad.mode,) * rank
+    return naive_conv(x, identity, None, stride=ones, dilation=ones, padding=pad.amounts, groups=channels, modes=modes)
+
+
+def _inside(op: Conv, x: Tensor) -> Any:
+    ranges = op.window.rect(tuple(x.shape[2:]))
+    return (slice(None), slice(None), *(slice(a, b) for a, b in ranges))

@@ -1,0 +1,68 @@
+"""Checking contracts in float64: every rewritten site on its own, then the whole model against its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from padrewrite.checks.end_to_end import check_end_to_end
+from padrewrite.checks.sites import check_site
+from padrewrite.contracts import Evidence
+from padrewrite.feasibility import Edit
+from padrewrite.recording.inputs import Inputs
+
+TOLERANCE = 1e-10
+"""Largest error in float64, relative to the largest reference value (or to 1)."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The evidence for every contract of a rewritten model."""
+
+    evidence: tuple[Evidence, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing failed and something was really compared."""
+        failed = any(not e.ok for e in self.evidence if not e.vacuous)
+        return not failed and (not self.evidence or any(not e.vacuous for e in self.evidence))
+
+    @property
+    def failures(self) -> tuple[Evidence, ...]:
+        return tuple(e for e in self.evidence if not e.ok and not e.vacuous)
+
+    def __str__(self) -> str:
+        from padrewrite.reporting.text import verification_text
+
+        return verification_text(self)
+
+
+def check_model(
+    new: nn.Module,
+    original: nn.Module | None,
+    edits: Sequence[Edit],
+    inputs: Inputs | None,
+    level: str,
+    trials: int,
+    seed: int,
+) -> Verification:
+    """Evidence for ``edits``. ``quick``: every site once; ``full``: ``trials`` times, and end to end with gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    evidence: list[Evidence] = []
+    rounds = 1 if level == "quick" else trials
+    with torch.no_grad():
+        for edit in edits:
+            evidence += check_site(new, edit, rounds, generator, TOLERANCE)
+    notes: tuple[str, ...] = ()
+    if level == "full" and edits:
+        if inputs is None or original is None:
+            notes = ("end to end was not checked: give example_inputs",)
+        else:
+            more, notes = check_end_to_end(new, original, edits, inputs, TOLERANCE)
+            evidence += more
+    return Verification(tuple(evidence), notes)
+

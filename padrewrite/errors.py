@@ -1,0 +1,51 @@
+"""Every error class of padrewrite. A message names the layer, the fact, the cause and the fix."""
+
+from __future__ import annotations
+
+
+class PadrewriteError(Exception):
+    """Base of all errors raised on purpose. Whatever raised it changed nothing."""
+
+
+class ModelError(PadrewriteError):
+    """The object given is not a model that can be rewritten here (not a module, or a wrapper to unwrap)."""
+
+
+class InputsError(PadrewriteError):
+    """The example inputs do not fit the model's forward."""
+
+
+class RecordError(PadrewriteError):
+    """The model's forward could not be followed, or its recording did not reproduce it."""
+
+
+class PassError(PadrewriteError):
+    """Unknown pass, bad option, or passes in an order that is not allowed."""
+
+
+class SelectorError(PadrewriteError):
+    """include, exclude or where selected nothing."""
+
+
+class NoEffectError(PadrewriteError):
+    """A pass found nothing to rewrite and nothing already in the wanted form."""
+
+
+class PlanError(PadrewriteError):
+    """A plan that cannot be used: another model's, cut short, or of another schema."""
+
+
+class WriteError(PadrewriteError):
+    """The rewritten model did not become what the plan predicted; the original is restored."""
+
+
+class SiteMismatch(PadrewriteError):
+    """At run time, a redirected call was not the call that the plan decided about."""
+
+
+class ContractViolation(PadrewriteError):
+    """A rewrite broke its contract, as measured by verify."""
+
+
+class RevertError(PadrewriteError):
+    """The model cannot be reverted (nothing to revert, or its replaced parameters are gone)."""

@@ -1,0 +1,342 @@
+"""The graph: an executable ``torch.fx.Graph`` of torch-level calls, and the convolution sites in it.
+
+Nodes carry what the recorder saw: ``meta["shape"]`` and ``meta["value"]`` (numbers while recording),
+``meta["frames"]`` (the module calls around it), ``meta["source"]``. ``Graph.replace`` is the only editor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import torch.fx as fx
+from torch import Tensor
+
+from padrewrite.ops.conv import Conv, TransposedConv, convolve, is_plain_conv, read_conv
+from padrewrite.ops.pad import read_pad
+from padrewrite.ops.reading import ConvNode, read_node
+from padrewrite.ops.realise import ExplicitPad, Realisation, realise
+from padrewrite.ops.sizes import evaluate_size
+
+ROOT = "(root)"
+"""The site id of a model that is itself one convolution."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A module call around a torch call, and which call of its family this is inside it (children included)."""
+
+    fqn: str
+    call: int
+    ordinal: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """Where a torch call is made, outermost module first."""
+
+    frames: tuple[Frame, ...]
+    family: str
+    direct: int = 0
+    """Which call of its family this is among those that the innermost module makes itself."""
+    owner_kind: str | None = None
+    """"conv" or "pad" if the innermost module is a convolution or padding layer."""
+
+    @property
+    def owner(self) -> Frame:
+        return self.frames[-1]
+
+
+@dataclass(frozen=True)
+class Handle:
+    """How the writer finds a site again: the convolution call, and the explicit pads folded into it."""
+
+    call: Call
+    weight: str | None = None
+    """FQN of the weight, if it is a parameter and not computed."""
+    pads: tuple[Call, ...] = ()
+    amounts: tuple[ExplicitPad, ...] = ()
+    plain: bool = True
+    """The call has a form that another convolution can stand in for."""
+    pads_fixed: bool = True
+    """No folded pad has an amount that depends on the input's size."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One executed convolution call (without inputs: one convolution module)."""
+
+    id: str
+    fqn: str
+    call: int
+    source: str | None
+    op: Conv | TransposedConv
+    handle: Handle
+    input_shape: tuple[int, ...] | None = None
+    """Shape of what the site reads, before explicit pads; None if it was not recorded."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A recorded model. ``nodes`` is None when only the module tree was read (no example inputs)."""
+
+    nodes: fx.Graph | None
+    sites: Mapping[str, Site]
+    how: str
+    """"symbolic", "real inputs", "module tree" or "dynamo"."""
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    _conv_nodes: Mapping[str, ConvNode] = field(default_factory=dict)
+
+    @classmethod
+    def from_nodes(
+        cls, nodes: fx.Graph, how: str, constants: Mapping[str, Tensor], notes: Sequence[str] = ()
+    ) -> Graph:
+        """Reads the sites of an fx graph whose nodes carry the recorder's meta."""
+        found = [(_site_id(c.node.meta["at"]), c) for c in map(read_node, nodes.nodes) if c is not None]
+        sites = {site_id: _site(site_id, conv) for site_id, conv in found}
+        if len(sites) != len(found):
+            raise AssertionError("two convolution calls share a site id")
+        return cls(nodes, sites, how, constants, tuple(notes), dict(found))
+
+    @property
+    def has_dataflow(self) -> bool:
+        return self.nodes is not None
+
+    def convs(self) -> Iterator[Site]:
+        """Every convolution site in execution order, transposed ones included."""
+        return iter(self.sites.values())
+
+    def node_of(self, site: str) -> fx.Node:
+        """The call node of a site."""
+        return self._conv_nodes[site].node
+
+    def pads_of(self, site: str) -> tuple[fx.Node, ...]:
+        """The explicit pads folded into a site, nearest first."""
+        return self._conv_nodes[site].pads
+
+    def operands_of(self, site: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """(x, weight, bias) among the values that a site's call was given."""
+        call = read_conv(self.node_of(site).target, args, kwargs, lambda t: t.shape)
+        assert call is not None
+        return call.x, call.weight, call.bias
+
+    def replace(self, edits: Iterable[tuple[Site, Conv]]) -> Graph:
+        """A new graph in which each site computes its new op. The graph itself is unchanged."""
+        wanted = {site.id: (site, op) for site, op in edits}
+        if self.nodes is None:
+            sites = {i: replace(s, op=wanted[i][1]) if i in wanted else s for i, s in self.sites.items()}
+            return replace(self, sites=sites)
+        copied: dict[fx.Node, fx.Node] = {}
+        new = fx.Graph()
+        new.output(new.graph_copy(self.nodes, copied))
+        tracer = fx.proxy.GraphAppendingTracer(new)
+        for site_id, (_, op) in wanted.items():
+            conv = self._conv_nodes[site_id]
+            _emit_site(tracer, copied, conv, realise(op, conv.amounts))
+        return Graph.from_nodes(new, self.how, self.constants, self.notes)
+
+    @cached_property
+    def rows(self) -> tuple[tuple[Any, ...], ...]:
+        """The graph in normal form, one row a call: what it is, where, and which rows it reads.
+
+        Folded pads have no row of their own, so an explicit pad and a padded convolution are one thing.
+        """
+        return tuple(_rows(self.nodes, self._conv_nodes)) if self.nodes is not None else ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the normal form: equal for graphs that are isomorphic with their operands in order."""
+        rows = self.rows or tuple((s.id, s.op) for s in self.sites.values())
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+    def difference(self, other: Graph) -> str | None:
+        """The first row in which two graphs differ, as text; None if they are isomorphic."""
+        for mine, theirs in zip(self.rows, other.rows):
+            if mine != theirs:
+                return f"{mine} against {theirs}"
+        if len(self.rows) != len(other.rows):
+            longer = self.rows if len(self.rows) > len(other.rows) else other.rows
+            return f"{len(self.rows)} calls against {len(other.rows)}; the first extra is {longer[min(len(self.rows), len(other.rows))]}"
+        return None
+
+    @cached_property
+    def view(self) -> nx.DiGraph[int]:
+        """The normal form as a networkx graph: an integer a row, with its ``kind``, ``name`` and ``fqn``."""
+        view: nx.DiGraph[int] = nx.DiGraph()
+        for index, (kind, name, fqn, operands) in enumerate(self.rows):
+            view.add_node(index, kind=kind, name=name, fqn=fqn)
+            view.add_edges_from((source, index) for source in _row_references(operands))
+        return view
+
+
+def _site_id(at: Call) -> str:
+    fqn = at.owner.fqn + (f"@{at.owner.call}" if at.owner.call else "")
+    return (fqn or ROOT) if at.owner_kind == "conv" and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
+
+
+def _site(site_id: str, conv: ConvNode) -> Site:
+    at: Call = conv.node.meta["at"]
+    weight = conv.call.weight
+    handle = Handle(
+        call=at,
+        weight=weight.target if isinstance(weight, fx.Node) and weight.op == "get_attr" else None,
+        pads=tuple(pad.meta["at"] for pad in conv.pads),
+        amounts=conv.amounts,
+        plain=is_plain_conv(conv.node.target),
+        pads_fixed=all(_is_fixed(pad) for pad in conv.pads),
+    )
+    shape = conv.x.meta.get("shape") if isinstance(conv.x, fx.Node) else None
+    source = conv.node.meta.get("source")
+    return Site(site_id, at.owner.fqn, at.owner.call, source, conv.op, handle, shape)
+
+
+def _is_fixed(pad: fx.Node) -> bool:
+    """True if the amounts are known not to depend on the input's size."""
+    call = read_pad(pad.target, pad.args, dict(pad.kwargs))
+    at: Call = pad.meta["at"]
+    numbers = call is not None and all(isinstance(v, int) for pair in call.amounts for v in pair)
+    return numbers and (at.owner_kind == "pad" or bool(pad.meta.get("symbolic")))
+
+
+def _emit_site(
+    tracer: fx.proxy.GraphAppendingTracer, copied: dict[fx.Node, fx.Node], conv: ConvNode, change: Realisation
+) -> None:
+    """Puts the call of ``change`` in the place of a site's call, in the graph that ``copied`` leads to."""
+
+    def proxy(value: Any) -> Any:
+        return fx.Proxy(copied[value], tracer) if isinstance(value, fx.Node) else value
+
+    node = copied[conv.node]
+    op, outer = change.own, None
+    if change.bypass:
+        own = conv.call.op.padding if isinstance(conv.call.op, Conv) else ()
+        padding = _symbolic_amounts(conv, own, op.padding, op.padding, copied)
+    else:
+        padding = op.padding
+    if change.outer is not None:
+        zero = ((0, 0),) * op.window.rank
+        outer = _proxies(tracer, _symbolic_amounts(conv, zero, change.outer, change.outer, copied))
+    x = proxy(conv.x if change.bypass else conv.pads[0] if conv.pads else conv.call.x)
+    w = op.window
+    with tracer.graph.inserting_before(node):
+        new: fx.Node = convolve(
+            x,
+            proxy(conv.call.weight),
+            proxy(conv.call.bias),
+            w.stride,
+            _proxies(tracer, padding),
+            w.dilation,
+            op.groups,
+            op.modes,
+            op.partial,
+            outer,
+        ).node
+    copied[conv.node] = new
+    _take_over(node, new, x.node)
+
+
+def _symbolic_amounts(
+    conv: ConvNode, own: Sequence[Any], wanted: Any, fallback: Any, copied: Mapping[fx.Node, fx.Node]
+) -> tuple[Any, ...]:
+    """``wanted`` padding with the size expressions that a single explicit pad was given in place of their values.
+
+    Only where the pad's amount is the whole of what is wanted; otherwise the numbers stay.
+    """
+    if len(conv.pads) != 1:
+        return fallback
+    call = read_pad(conv.pads[0].target, conv.pads[0].args, dict(conv.pads[0].kwargs))
+    assert call is not None
+    rank = len(wanted)
+    given = (((0, 0),) * rank + tuple(call.amounts))[-rank:]
+    pairs = [
+        sym if conv.amounts[0].amounts[axis] == want and own[axis] == (0, 0) else want
+        for axis, (want, sym) in enumerate(zip(wanted, given))
+    ]
+    return tuple(tuple(copied.get(v, v) if isinstance(v, fx.Node) else v for v in pair) for pair in pairs)
+
+
+def _proxies(tracer: fx.proxy.GraphAppendingTracer, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, ...]:
+    """Size expressions among ``pairs`` as proxies, so that emitted calls can take them."""
+    return tuple(tuple(fx.Proxy(v, tracer) if isinstance(v, fx.Node) else v for v in pair) for pair in pairs)
+
+
+def _take_over(old: fx.Node, new: fx.Node, x: fx.Node) -> None:
+    """Puts ``new`` in the place of ``old``; every node made on the way is recorded as being where ``old`` was."""
+    node = old.prev
+    while "at" not in node.meta and node.op == "call_function" and node is not x:
+        node.meta.update(old.meta)
+        node = node.prev
+    old.replace_all_uses_with(new)
+    old.graph.erase_node(old)
+
+
+def _rows(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> Iterator[tuple[Any, ...]]:
+    by_node = {conv.node: (site_id, conv) for site_id, conv in convs.items()}
+    hidden = _hidden_pads(nodes, convs)
+    index: dict[fx.Node, int] = {}
+
+    def operand(value: Any) -> Any:
+        if not isinstance(value, fx.Node):
+            return value
+        if value.target is evaluate_size:
+            return ("size", value.args[0])
+        if value.op == "get_attr":
+            return ("parameter", value.target)
+        return ("row", index[value]) if value in index else ("input", value.target)
+
+    for node in nodes.nodes:
+        if node.op in ("placeholder", "get_attr") or node.target is evaluate_size:
+            continue
+        if node in hidden:
+            continue
+        fqn = node.meta["at"].owner.fqn if "at" in node.meta else node.meta.get("fqn", "")
+        if node in by_node:
+            site_id, conv = by_node[node]
+            operands = tuple(operand(v) for v in (conv.x, conv.call.weight, conv.call.bias))
+            row = ("conv", (site_id, conv.op), fqn, operands)
+        else:
+            name = "output" if node.op == "output" else getattr(node.target, "__name__", str(node.target))
+            args = fx.node.map_arg((node.args, dict(node.kwargs)), operand)
+            row = (node.op, name, fqn, _plain(args))
+        index[node] = len(index)
+        yield row
+
+
+def _hidden_pads(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> set[fx.Node]:
+    """Pads without a row of their own: folded into every convolution that reads them, or read by nothing."""
+    folding: dict[fx.Node, set[fx.Node]] = {}
+    for conv in convs.values():
+        for pad in conv.pads:
+            folding.setdefault(pad, set()).add(conv.node)
+    hidden: set[fx.Node] = set()
+    for node in reversed(nodes.nodes):
+        if node.op == "call_function" and read_pad(node.target, node.args, dict(node.kwargs)) is not None:
+            known = folding.get(node, set()) | hidden
+            if all(user in known for user in node.users):
+                hidden.add(node)
+    return hidden
+
+
+def _plain(value: Any) -> Any:
+    """Operands as values whose repr is the same in every process."""
+    if callable(value) and not isinstance(value, type):
+        return getattr(value, "__name__", type(value).__name__)
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(v) for v in value)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        return tuple((k, _plain(v)) for k, v in sorted(value.items()))  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    return value
+
+
+def _row_references(operands: Any) -> Iterator[int]:
+    if isinstance(operands, tuple):
+        if len(operands) == 2 and operands[0] == "row" and isinstance(operands[1], int):  # pyright: ignore[reportUnknownArgumentType]
+            yield operands[1]
+        else:
+            for part in operands:  # pyright: ignore[reportUnknownVariableType]
+                yield from _row_references(part)

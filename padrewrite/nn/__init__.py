@@ -1,0 +1,13 @@
+"""Drop-in layers: for building from scratch, and what rewritten models contain."""
+
+from padrewrite.nn.axis_padding import AxisPaddedConv1d, AxisPaddedConv2d, AxisPaddedConv3d
+from padrewrite.nn.partial import PartialConv1d, PartialConv2d, PartialConv3d
+
+__all__ = [
+    "AxisPaddedConv1d",
+    "AxisPaddedConv2d",
+    "AxisPaddedConv3d",
+    "PartialConv1d",
+    "PartialConv2d",
+    "PartialConv3d",
+]

@@ -1,0 +1,324 @@
+"""Partial convolution: each output is rescaled by the share of its window that lies on real input.
+
+Border form (no mask, only padding is missing), [PCP] with the ratio written as an outer product::
+
+    out = conv(x, W) * r + b        r = r_0 ⊗ r_1 ⊗ ...        r_axis(i) = kernel / count_axis(i)
+
+Mask form (holes anywhere), [PCP] Eq. 1-3: ``out = conv(x * mask) * K / count(mask) + b``. An output whose
+window holds no real input at all is 0, without bias.
+
+Source [PCP]: Liu et al. 2018, *Partial Convolution based Padding*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, TypeAlias, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from padrewrite.ops.window import Window
+
+Pairs: TypeAlias = tuple[tuple[int, int], ...]
+"""((lo, hi), ...) per spatial axis."""
+Padding: TypeAlias = int | str | Sequence[int] | Pairs
+
+SCALES = ("mean", "sqrt")
+"""``mean`` keeps the mean of the window (the paper); ``sqrt`` keeps the variance of the output."""
+
+
+def partial_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    mask: Tensor | None = None,
+    scale: str = "mean",
+    outer: Pairs | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Convolution that treats padding (and masked pixels) as missing instead of zero. Stateless.
+
+    Args:
+        x: ``(N, C, *spatial)`` or ``(C, *spatial)``, one to three spatial axes, as the weight has.
+        weight: ``(out, C / groups, *kernel)``.
+        bias: ``(out,)`` or None.
+        stride, dilation: an integer, or one per axis.
+        padding: in pixels: an integer, one per axis, a ``(lo, hi)`` pair per axis, ``"same"`` or ``"valid"``.
+            An odd total of ``"same"`` puts the extra pixel on the high side, as torch does.
+        groups: as in ``torch.nn.functional.conv2d``; never affects the counts.
+        mask: ``(N, 1, *spatial)`` or ``(1, 1, *spatial)``, any dtype, non-zero where ``x`` is valid; no batch
+            axis where ``x`` has none. Values of ``x`` outside it are ignored, NaN included.
+        scale: ``"mean"`` multiplies by ``K / count``; ``"sqrt"`` by its square root (keeps the variance).
+        outer: per axis, how many pixels at each end of ``x`` are padding that was applied before this call.
+
+    Returns:
+        ``(N, out, *out_spatial)`` in the dtype of the plain convolution. With ``mask``: that, and the new
+        mask ``(N, 1, *out_spatial)`` in the mask's dtype, 1 where any input of the window was valid.
+
+    Raises:
+        ValueError: an argument of the wrong rank, shape, sign or name.
+    """
+    tensors = (x, weight, bias, mask)
+    if not torch.compiler.is_compiling() and has_torch_function_variadic(*tensors):
+        given = (x, weight, bias, stride, padding, dilation, groups)
+        return handle_torch_function(partial_conv, tensors, *given, mask=mask, scale=scale, outer=outer)
+    window = read_window(tuple(weight.shape[2:]), stride, padding, dilation)
+    check_outer(outer, window.rank)
+    if mask is None:
+        return border_form(x, weight, bias, window, groups, scale=scale, outer=outer)
+    return mask_form(x, weight, bias, window, groups, mask, scale=scale, outer=outer)
+
+
+def border_form(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    groups: int = 1,
+    *,
+    scale: str = "mean",
+    outer: Pairs | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """``conv(x, W) * r + b`` in plain torch calls, with every static number given as an integer.
+
+    Tensors may be ``torch.fx.Proxy``: the calls are then appended to the proxy's graph, as ``call_function``
+    nodes of torch, ``getattr`` and operators only. A proxy knows no dtype, so ``dtype``, that of the plain
+    convolution's output, must be given with it. Negative padding in ``window`` crops.
+    """
+    check_scale(scale)
+    axes = padded_axes(window, outer)
+    if not axes:
+        return _convolve(x, weight, bias, window, groups)
+    out = _convolve(x, weight, None, window, groups)
+    dtype = out.dtype if dtype is None else dtype
+    exact = _ratio_dtype(dtype)
+    count = reduce(torch.mul, [_axis_counts(x, out, window, axis, outer, exact) for axis in axes])
+    full = math.prod([window.kernel[axis] for axis in axes])
+    empty = any(_may_be_empty(window, axis, outer) for axis in axes)
+    return _rescale(out, bias, count, full, scale, empty, window.rank, dtype)
+
+
+def mask_form(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    groups: int,
+    mask: Tensor,
+    *,
+    scale: str = "mean",
+    outer: Pairs | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``(conv(x * mask) * K / count + b, count > 0)``, with the count taken over the mask's one channel."""
+    check_scale(scale)
+    check_mask(mask, x, window.rank)
+    valid = mask != 0
+    if outer is not None:
+        # Pixels of an earlier explicit pad are padding whatever the mask says of them.
+        valid = F.pad(F.pad(valid, _flat(outer, -1)), _flat(outer, 1))
+    out = _convolve(torch.where(valid, x, 0), weight, None, window, groups)
+    count = F.pad(valid.to(_ratio_dtype(out.dtype)), _flat(window.padding, 1))
+    # Shifted sums, not a convolution with ones: exact under autocast, TF32 and Winograd, for any kernel size.
+    for axis in range(window.rank):
+        taps = count.unfold(axis - window.rank, window.span[axis], window.stride[axis])
+        count = taps[..., :: window.dilation[axis]].sum(-1)
+    rescaled = _rescale(out, bias, count, math.prod(window.kernel), scale, True, window.rank, out.dtype)
+    return rescaled, (count > 0).to(mask.dtype)
+
+
+def padded_axes(window: Window, outer: Pairs | None = None) -> tuple[int, ...]:
+    """The axes along which some window may touch padding, the window's own or that of an earlier pad."""
+    return tuple(
+        axis
+        for axis in range(window.rank)
+        if window.lo[axis] > 0
+        or window.hi[axis] > 0
+        or (outer is not None and not _is_literal(outer[axis], (0, 0)))
+    )
+
+
+def _is_literal(pair: tuple[int, int], wanted: tuple[int, int]) -> bool:
+    """Equality that never asks a symbolic size for its value."""
+    return all(type(got) is int and got == want for got, want in zip(pair, wanted))
+
+
+def _may_be_empty(window: Window, axis: int, outer: Pairs | None) -> bool:
+    """Whether some input size leaves an output without any real input, told from static numbers alone."""
+    reach = window.kernel[axis] - 1
+    # A dilated window can straddle a shorter input: N=1, k=2, d=2, p=1 has an empty middle.
+    if window.dilation[axis] > 1 and reach > 0:
+        return True
+    before, after = (0, 0) if outer is None else outer[axis]
+    if type(before) is not int or type(after) is not int:
+        return True
+    return window.lo[axis] + before > reach or window.hi[axis] + after > reach
+
+
+def _axis_counts(
+    x: Tensor, out: Tensor, window: Window, axis: int, outer: Pairs | None, dtype: torch.dtype
+) -> Tensor:
+    """Valid taps of each output position along one axis, shaped to broadcast over ``out``.
+
+    With ``a`` the first position of a window, ``-clamp(floor((a - B) / d), -k, 0)`` of its taps lie below a
+    bound B; the count is that of ``B = size`` less that of ``B = 0``. Offsets start from the bound: they are
+    small, hence exact as floats, where they matter (on CUDA ``arange`` is exact to 2**24 pixels an axis).
+    No integer division, which would cost a kernel; for d > 1, halves keep quotients off the integers, where a
+    rounded one could fall either way.
+    """
+    k, s, d = window.kernel[axis], window.stride[axis], window.dilation[axis]
+    before, after = (0, 0) if outer is None else outer[axis]
+    first = -(window.lo[axis] + before)
+    size = x.shape[axis - window.rank]
+    if outer is not None:
+        size = size - (before + after)
+    extent = out.shape[axis - window.rank] * s
+    halves = 1 if d == 1 else 2
+
+    def taps_below(bound: int) -> Tensor:
+        start = halves * (first - bound) + halves - 1
+        offset = torch.arange(start, start + halves * extent, halves * s, dtype=dtype, device=x.device)
+        return torch.clamp(offset if d == 1 else torch.floor(offset * (0.5 / d)), -k, 0)
+
+    count = taps_below(0) - taps_below(size)
+    return torch.reshape(count, (-1,) + (1,) * (window.rank - 1 - axis))
+
+
+def _rescale(
+    out: Tensor,
+    bias: Tensor | None,
+    count: Tensor,
+    kernel: int,
+    scale: str,
+    may_be_empty: bool,
+    rank: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """``out * kernel / count + bias``, and 0 without bias where the count is 0.
+
+    One ``addcmul``: a single pass, and nothing of the output's size is saved for backward, as the ratio needs
+    no gradient. ``kernel / count`` is one rounding and exactly 1 in the interior.
+    """
+    valid = count > 0 if may_be_empty else None
+    full = torch.full((), float(kernel), dtype=_ratio_dtype(dtype), device=out.device)
+    ratio = torch.div(full, count)
+    if scale == "sqrt":
+        ratio = torch.sqrt(ratio)
+    if valid is not None:
+        ratio = torch.where(valid, ratio, 0)
+    if bias is not None:
+        bias = torch.reshape(bias, (-1,) + (1,) * rank)
+        bias = bias if valid is None else torch.where(valid, bias, 0)
+    scaled = out * ratio if bias is None else torch.addcmul(bias, out, ratio)
+    if dtype.itemsize >= 4:
+        return scaled
+    return torch.ops.aten.to.dtype(scaled, dtype)
+
+
+def _ratio_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The real dtype to scale in. Half types: float32, as a bfloat16 ratio alone is 4e-3 off at kernel 5."""
+    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+    """The plain convolution with zero padding; what the sides do not share is padded (or cropped) first."""
+    shared = tuple(max(0, min(pair)) for pair in window.padding)
+    rest = tuple((lo - both, hi - both) for (lo, hi), both in zip(window.padding, shared))
+    if any(pair != (0, 0) for pair in rest):
+        x = F.pad(x, _flat(rest, 1))
+    conv = (F.conv1d, F.conv2d, F.conv3d)[window.rank - 1]
+    return conv(x, weight, bias, window.stride, shared, window.dilation, groups)
+
+
+def _flat(pairs: Pairs, sign: int) -> list[int]:
+    """((lo, hi), ...) in the order of ``torch.nn.functional.pad``: last axis first."""
+    return [sign * side for pair in reversed(pairs) for side in pair]
+
+
+def read_window(
+    kernel: tuple[int, ...], stride: int | Sequence[int], padding: Padding, dilation: int | Sequence[int]
+) -> Window:
+    """The window that the arguments of a torch convolution describe, or a ValueError naming the argument."""
+    rank = len(kernel)
+    if not 1 <= rank <= 3:
+        raise ValueError(
+            f"weight has {rank + 2} axes; give (out, in / groups, *kernel), kernel of 1 to 3 axes"
+        )
+    strides = _per_axis("stride", stride, rank, least=1)
+    rates = _per_axis("dilation", dilation, rank, least=1)
+    if padding == "valid":
+        return Window(kernel, strides, rates, (0,) * rank, (0,) * rank)
+    if padding == "same":
+        if any(s != 1 for s in strides):
+            raise ValueError(f"padding='same' does not go with stride {strides}; give numbers")
+        totals = [d * (k - 1) for k, d in zip(kernel, rates)]
+        return Window(
+            kernel, strides, rates, tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+        )
+    if isinstance(padding, str):
+        raise ValueError(f"padding={padding!r} is unknown; give 'same', 'valid' or numbers")
+    lo, hi = _sides(padding, rank)
+    return Window(kernel, strides, rates, lo, hi)
+
+
+def _sides(padding: int | Sequence[int] | Pairs, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The low and the high padding of each axis."""
+    entries: Any = padding
+    if not isinstance(entries, (tuple, list)) or not any(isinstance(e, (tuple, list)) for e in entries):
+        both = _per_axis("padding", entries, rank, least=0)
+        return both, both
+    if len(entries) != rank or any(not isinstance(e, (tuple, list)) or len(e) != 2 for e in entries):
+        raise ValueError(f"padding={padding!r}: give {rank} (lo, hi) pairs, one per axis")
+    lo, hi = ([entry[side] for entry in entries] for side in (0, 1))
+    return _per_axis("padding", lo, rank, least=0), _per_axis("padding", hi, rank, least=0)
+
+
+def _per_axis(name: str, value: int | Sequence[int], rank: int, *, least: int) -> tuple[int, ...]:
+    """One integer per axis, from one for all or a sequence."""
+    values: tuple[int, ...] = tuple(value) if isinstance(value, (tuple, list)) else (cast(int, value),)
+    values = values * rank if len(values) == 1 else values
+    if len(values) != rank:
+        raise ValueError(f"{name}={value!r} has {len(values)} entries for {rank} axes; give 1 or {rank}")
+    if any(v < least for v in values):
+        fix = "crop the input beforehand" if name == "padding" else "give positive numbers"
+        raise ValueError(f"{name}={value!r} must be at least {least}; {fix}")
+    return values
+
+
+def check_scale(scale: str) -> None:
+    """ValueError unless ``scale`` is one of `SCALES`."""
+    if scale not in SCALES:
+        raise ValueError(f"scale={scale!r} is unknown; choose one of {', '.join(map(repr, SCALES))}")
+
+
+def check_outer(outer: Pairs | None, rank: int) -> None:
+    """ValueError unless ``outer`` holds a pair per axis. The values may be symbolic and are not looked at."""
+    if outer is not None and (len(outer) != rank or any(len(pair) != 2 for pair in outer)):
+        raise ValueError(f"outer={outer!r}: give {rank} (lo, hi) pairs, one per axis")
+
+
+def check_mask(mask: Tensor, x: Tensor, rank: int) -> None:
+    """ValueError unless ``mask`` is ``x`` with one channel, and as many samples or one."""
+    batched = x.dim() == rank + 2
+    samples = not batched or mask.shape[0] == 1 or mask.shape[0] == x.shape[0]
+    if (
+        samples
+        and mask.dim() == x.dim()
+        and mask.shape[-rank - 1] == 1
+        and mask.shape[-rank:] == x.shape[-rank:]
+    ):
+        return
+    wanted = (*x.shape[: -rank - 1], 1, *x.shape[-rank:])
+    raise ValueError(
+        f"mask has shape {tuple(mask.shape)} for x of shape {tuple(x.shape)}; give {wanted}, one channel for "
+        "all (reduce a mask per channel first: mask.amax(1, keepdim=True))"
+    )

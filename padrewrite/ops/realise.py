@@ -1,0 +1,49 @@
+"""How a wanted convolution is reached from the calls that a model makes: its explicit pads and its own call.
+
+One answer serves everything that acts on it: the graph editor, the module writer and the compiler backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from padrewrite.ops.conv import Conv, Pairs, with_padding
+
+
+@dataclass(frozen=True)
+class ExplicitPad:
+    """A pad call folded into a convolution: resolved (lo, hi) per spatial axis, and its mode."""
+
+    amounts: Pairs
+    mode: str
+
+
+@dataclass(frozen=True)
+class Realisation:
+    """The convolution call that computes the wanted op."""
+
+    own: Conv
+    """The call itself; its window holds the padding that is left for it to apply."""
+    outer: Pairs | None = None
+    """Pixels that explicit zero pads have added already, per axis; None if partial padding needs no such fact."""
+    bypass: bool = False
+    """The call reads what the explicit pads read, and pads for them; their own results go unused here."""
+
+
+def realise(after: Conv, pads: Sequence[ExplicitPad]) -> Realisation:
+    """The call for ``after`` behind ``pads``: on their result if they already pad as wanted, around them if not."""
+    if not pads:
+        return Realisation(after)
+    explicit = [tuple(sum(p.amounts[a][side] for p in pads) for side in (0, 1)) for a in range(after.window.rank)]
+    own = [(lo - e[0], hi - e[1]) for (lo, hi), e in zip(after.padding, explicit)]
+    as_wanted = all(
+        pair == (0, 0) or pad.mode == mode for pad in pads for pair, mode in zip(pad.amounts, after.modes)
+    )
+    if not as_wanted or min(map(min, own)) < 0 <= min(map(min, after.padding)):
+        return Realisation(after, bypass=True)
+    outer: Pairs | None = None
+    if after.partial is not None:
+        outer = tuple((e[0], e[1]) if m == "zeros" else (0, 0) for e, m in zip(explicit, after.modes))
+        outer = outer if any(pair != (0, 0) for pair in outer) else None
+    return Realisation(with_padding(after, own), outer)

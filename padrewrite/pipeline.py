@@ -1,0 +1,278 @@
+"""The public functions: plan, apply, verify, revert, report, and transform, which is all of them in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from padrewrite.checks.verification import Verification, check_model as check_contracts
+from padrewrite.errors import ContractViolation, PadrewriteError, PlanError, RevertError, WriteError
+from padrewrite.feasibility import Edit
+from padrewrite.graph import Graph
+from padrewrite.planning import Plan, make_plan
+from padrewrite.recording.inputs import Inputs
+from padrewrite.recording.models import check_model
+from padrewrite.recording.trace import follow, trace
+from padrewrite.recording.tree import read_tree, tree_fingerprint
+from padrewrite.registry import parse_passes
+from padrewrite.reporting.report import Report
+from padrewrite.rewriting import Pass
+from padrewrite.selecting import Names, Where
+from padrewrite.writing.copying import copy_model
+from padrewrite.writing.history import add_plan, forget, history, note_verification
+from padrewrite.writing.write import snapshot, take_back, undo, write
+
+LEVELS = ("off", "quick", "full")
+
+
+def record(model: nn.Module, *, example_inputs: Any = None) -> Graph:
+    """The model's graph: every torch call, executable, and every convolution call as a site.
+
+    Args:
+        model: any ``nn.Module``; it is left as it was, buffers and random state included.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments. Without them only
+            the convolution modules are read.
+
+    Raises:
+        ModelError, InputsError, RecordError.
+    """
+    check_model(model)
+    return read_tree(model) if example_inputs is None else trace(model, Inputs.of(example_inputs))
+
+
+def plan(
+    model: nn.Module,
+    passes: Iterable[str | Pass],
+    *,
+    example_inputs: Any = None,
+    include: Names = None,
+    exclude: Names = None,
+    where: Where = None,
+    allow_no_effect: bool = False,
+) -> Plan:
+    """Decides what each pass would do with each convolution call. Changes nothing.
+
+    Args:
+        passes: names, names with options (``"padding-mode{mode=circular,axes=[-1]}"``) or instances.
+        include, exclude: globs over module names, ``re:`` regular expressions, or lists of them.
+        where: a predicate on the site, as in ``lambda s: s.op.kernel == (2, 2)``.
+        allow_no_effect: do not raise if a pass has nothing to do.
+
+    Raises:
+        ModelError, InputsError, RecordError, PassError, SelectorError, NoEffectError.
+    """
+    check_model(model)
+    parsed = parse_passes(passes)
+    inputs = None if example_inputs is None else Inputs.of(example_inputs)
+    graph = read_tree(model) if inputs is None else trace(model, inputs)
+    return make_plan(
+        model, graph, parsed, inputs, tree_fingerprint(model), include, exclude, where, allow_no_effect
+    )
+
+
+def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
+    """Writes a plan into the model (or a copy) and checks that the result is what the plan predicted.
+
+    Raises:
+        PlanError: the plan was made for another model.
+        WriteError: the result differs from the prediction; the model is as it was.
+    """
+    check_model(model)
+    if tree_fingerprint(model) != plan.tree:
+        raise PlanError(
+            f"the plan was made for a {plan.model} with other modules or shapes than this {type(model).__name__}. "
+            "Make the plan again for this model."
+        )
+    target = model if inplace else copy_model(model)
+    before = snapshot(target)
+    try:
+        write(target, plan.edits)
+        _check_prediction(target, plan)
+    except BaseException:
+        undo(before)
+        raise
+    add_plan(target, plan)
+    return target
+
+
+def transform(
+    model: nn.Module,
+    passes: Iterable[str | Pass],
+    *,
+    example_inputs: Any = None,
+    include: Names = None,
+    exclude: Names = None,
+    where: Where = None,
+    inplace: bool = False,
+    verify: str = "quick",
+    allow_no_effect: bool = False,
+) -> nn.Module:
+    """Rewrites a model: plan, apply, verify. The original is untouched unless ``inplace``.
+
+    Args:
+        verify: ``"quick"`` checks every rewritten site in float64; ``"full"`` also the whole model and its
+            gradients; ``"off"`` nothing.
+        others: as for ``plan``.
+
+    Returns:
+        A model of the same class with the same parameters and keys. ``report(new)`` says what was done and why.
+
+    Raises:
+        What ``plan`` and ``apply`` raise, and ContractViolation if verification fails (nothing is changed then).
+    """
+    _check_level(verify)
+    decided = plan(
+        model,
+        passes,
+        example_inputs=example_inputs,
+        include=include,
+        exclude=exclude,
+        where=where,
+        allow_no_effect=allow_no_effect,
+    )
+    before = snapshot(model) if inplace else []
+    new = apply(model, decided, inplace=inplace)
+    if verify != "off":
+        try:
+            done = history(new)
+            edits = _net_edits(done.plans) if done is not None else ()
+            found = _verify(new, edits, None, decided.example_inputs, verify)
+            if found.failures:
+                raise _violation(found)
+        except BaseException:
+            undo(before)
+            raise
+        note_verification(new, found)
+    return new
+
+
+def verify(
+    new: nn.Module,
+    *,
+    original: nn.Module | None = None,
+    example_inputs: Any = None,
+    level: str = "full",
+    trials: int = 8,
+    seed: int = 0,
+) -> Verification:
+    """Checks every contract of a rewritten model in float64. Raises nothing for a broken one: see ``.ok``.
+
+    Args:
+        original: the model before; by default ``new`` with its rewrites taken back, on a copy.
+        example_inputs: for the end-to-end check; by default random ones of the shapes the plan was made with.
+        level: ``"quick"`` or ``"full"``.
+        trials: random inputs per site at level ``"full"``.
+    """
+    check_model(new)
+    _check_level(level)
+    done = history(new)
+    if done is None:
+        raise PlanError(f"this {type(new).__name__} carries no rewrite of padrewrite's: nothing to verify.")
+    inputs = None if example_inputs is None else Inputs.of(example_inputs)
+    if inputs is None:
+        inputs = _random_inputs(done.plans[-1], seed)
+    found = _verify(new, _net_edits(done.plans), original, inputs, level, trials, seed)
+    note_verification(new, found)
+    return found
+
+
+def revert(model: nn.Module, *, original: nn.Module | None = None) -> nn.Module:
+    """Takes every rewrite back, in place; parameters keep their current values. Returns the model.
+
+    ``original`` is needed only for passes that replaced parameters.
+    """
+    check_model(model)
+    if take_back(model) == 0 and history(model) is None:
+        raise RevertError(f"this {type(model).__name__} carries no rewrite of padrewrite's: nothing to revert.")
+    forget(model)
+    return model
+
+
+def report(model: Any) -> Report:
+    """What was done to every convolution of a rewritten (or compiled) model, and why.
+
+    Raises:
+        PlanError: nothing was done to it.
+    """
+    backend = getattr(model, "_padrewrite_backend", None)
+    if backend is not None:
+        return backend.report()
+    done = history(check_model(model))
+    if done is None:
+        raise PlanError(f"this {type(model).__name__} carries no rewrite of padrewrite's: nothing to report.")
+    return Report(done.plans, done.verification)
+
+
+def _check_level(level: str) -> None:
+    if level not in LEVELS:
+        raise PadrewriteError(f"verify={level!r} is not one of {', '.join(LEVELS)}.")
+
+
+def _check_prediction(model: nn.Module, plan: Plan) -> None:
+    """The rewritten model, recorded again, must be isomorphic to the graph that the plan predicted."""
+    inputs = plan.example_inputs
+    if inputs is None or plan.how not in ("symbolic", "real inputs"):
+        return
+    if plan.predicted_graph is None and plan.how != "symbolic":
+        return
+    graph = follow(model, inputs, plan.how)
+    if graph.fingerprint == plan.predicted:
+        return
+    predicted = plan.predicted_graph
+    where = predicted.difference(graph) if predicted is not None else f"fingerprint {graph.fingerprint}"
+    raise WriteError(
+        f"the rewritten {type(model).__name__} is not what was predicted ({where}). The model is as it was. "
+        "If its forward depends on sizes or values in ways the recording missed, rewrite the part that does not."
+    )
+
+
+def _verify(
+    new: nn.Module,
+    edits: tuple[Edit, ...],
+    original: nn.Module | None,
+    inputs: Inputs | None,
+    level: str,
+    trials: int = 8,
+    seed: int = 0,
+) -> Verification:
+    if level == "full" and original is None and inputs is not None:
+        original = _reverted(new)
+    return check_contracts(new, original, edits, inputs, level, trials, seed)
+
+
+def _reverted(new: nn.Module) -> nn.Module:
+    copied = copy_model(new)
+    take_back(copied)
+    return copied
+
+
+def _net_edits(plans: tuple[Plan, ...]) -> tuple[Edit, ...]:
+    """One edit per site: from what the original computed to what the last plan made of it."""
+    net: dict[str, Edit] = {}
+    for one in plans:
+        for edit in one.edits:
+            first = net.get(edit.site.id, edit)
+            net[edit.site.id] = replace(edit, before=first.before)
+    return tuple(net.values())
+
+
+def _random_inputs(plan: Plan, seed: int) -> Inputs | None:
+    inputs = plan.example_inputs
+    if inputs is None:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return inputs.map(
+        lambda t: torch.randn(t.shape, generator=generator).to(t.dtype) if t.is_floating_point() else t
+    )
+
+
+def _violation(found: Verification) -> ContractViolation:
+    worst = found.failures[0]
+    return ContractViolation(
+        f"{worst.site} promised {worst.contract} but {worst.note}. Nothing was changed. "
+        "This is a bug in the pass (or a very unusual module): please report it with the model."
+    )

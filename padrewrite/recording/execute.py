@@ -1,0 +1,50 @@
+"""Running a recorded graph: node by node, with the parameters and buffers given, freeing values after last use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor
+
+Override = Callable[[fx.Node, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def execute(
+    nodes: fx.Graph, state: Mapping[str, Tensor], inputs: Sequence[Tensor], override: Override | None = None
+) -> tuple[Tensor, ...]:
+    """The flat tuple of output tensors.
+
+    Args:
+        state: parameters, buffers and constants by the name their ``get_attr`` nodes carry.
+        inputs: the tensors among the model's arguments, in order.
+        override: called for every call node; what it returns, unless ``NotImplemented``, is the node's value.
+    """
+    last_use: dict[fx.Node, fx.Node] = {}
+    for node in nodes.nodes:
+        for source in node.all_input_nodes:
+            last_use[source] = node
+    env: dict[fx.Node, Any] = {}
+    given = iter(inputs)
+    for node in nodes.nodes:
+        if node.op == "placeholder":
+            env[node] = next(given)
+        elif node.op == "get_attr":
+            env[node] = state[node.target]
+        else:
+            args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), env.__getitem__)
+            if node.op == "output":
+                return args[0]
+            value = override(node, args, kwargs) if override is not None else NotImplemented
+            env[node] = node.target(*args, **kwargs) if value is NotImplemented else value
+        for source in node.all_input_nodes:
+            if last_use[source] is node:
+                del env[source]
+    raise AssertionError("the graph has no output")
+
+
+def state_of(model: torch.nn.Module, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters, buffers and constants as ``execute`` wants them, shared with the model."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers()), **constants}

@@ -1,0 +1,230 @@
+"""The recorder: runs a forward once under a TorchFunctionMode and writes each torch call into an fx graph."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.padding import (
+    _CircularPadNd,  # pyright: ignore[reportPrivateUsage]
+    _ConstantPadNd,  # pyright: ignore[reportPrivateUsage]
+    _ReflectionPadNd,  # pyright: ignore[reportPrivateUsage]
+    _ReplicationPadNd,  # pyright: ignore[reportPrivateUsage]
+)
+from torch.overrides import TorchFunctionMode
+
+from padrewrite.errors import RecordError
+from padrewrite.graph import Call, Frame
+from padrewrite.ops.conv import family, is_conv
+from padrewrite.ops.sizes import evaluate_size
+from padrewrite.recording.births import Births
+from padrewrite.recording.inputs import Inputs
+from padrewrite.recording.tensors import tensors_in
+
+_PADS = (_CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd)
+_LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) for f in (torch.__file__, os.path.dirname(__file__)))
+_MUTATORS = {"__setitem__", "__set__", "__delitem__"}
+
+
+class Recorder(TorchFunctionMode):
+    """Builds ``graph`` while it is active. One use; see ``trace.py`` for who drives it."""
+
+    def __init__(self, names: dict[int, str], births: Births | None, symbols: dict[Any, tuple[int, int]]) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.constants: dict[str, Tensor] = {}
+        self._names = names
+        self._births = births
+        self._symbols = symbols
+        self._inputs: list[fx.Node] = []
+        self._node_of: dict[int, fx.Node] = {}
+        self._alive: list[Any] = []
+        """Keeps every tensor seen, because ``_node_of`` is keyed by id."""
+        self._stack: list[tuple[str, int, nn.Module | None, dict[str, int], dict[str, int]]] = [
+            ("", 0, None, {}, {})
+        ]
+        self._calls: dict[str, int] = {}
+
+    def add_inputs(self, inputs: Inputs) -> None:
+        for index, tensor in enumerate(inputs.tensors):
+            node = self.graph.placeholder(f"input_{index}")
+            self._inputs.append(node)
+            self._bind_tensor(tensor, node)
+
+    def finish(self, output: Any) -> None:
+        """Closes the graph: its output is the flat tuple of tensors in ``output``."""
+        self.graph.output(tuple(self._node(t) for t in tensors_in(output)))
+
+    @contextmanager
+    def following(self, model: nn.Module) -> Iterator[None]:
+        """Hooks on every module that keep track of which one is running."""
+        handles: list[Any] = []
+        for fqn, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(self._enter(fqn), prepend=True))
+            handles.append(module.register_forward_hook(self._leave, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, fqn: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            call = self._calls.get(fqn, -1) + 1
+            self._calls[fqn] = call
+            self._stack.append((fqn, call, module, {}, {}))
+
+        return hook
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if len(self._stack) > 1:
+            self._stack.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operands = (args, kwargs)
+        before = self._prepare(func, operands)
+        result = func(*args, **kwargs)
+        if before is None or not (self._mutates(func, kwargs) or any(True for _ in tensors_in(result))):
+            return result
+        target, mapped_args, mapped_kwargs = before
+        node = self.graph.call_function(target, mapped_args, mapped_kwargs)
+        self._describe(node, func, args, kwargs)
+        self._bind(result, node)
+        for tensor in tensors_in(kwargs.get("out")):
+            self._bind_tensor(tensor, node)
+        return result
+
+    def _prepare(self, func: Any, operands: Any) -> tuple[Any, Any, Any] | None:
+        """The call as graph arguments, read before it runs: an in-place call changes what they mean."""
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__"):
+            attribute = func.__self__.__name__
+            if name == "__get__" and attribute in _NUMBERS:
+                return None
+            args = (operands[0][0], attribute, *operands[0][1:])
+            return (getattr if name == "__get__" else setattr), self._map(args), {}
+        if name in _SILENT:
+            return None
+        return func, self._map(operands[0]), self._map(operands[1])
+
+    @staticmethod
+    def _mutates(func: Any, kwargs: Any) -> bool:
+        name = getattr(func, "__name__", "")
+        return name in _MUTATORS or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None
+
+    def _map(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._node(value)
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return self._size(value)
+        if isinstance(value, (tuple, list)):
+            mapped = [self._map(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+            return tuple(mapped) if isinstance(value, tuple) else mapped
+        if isinstance(value, dict):
+            return {k: self._map(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(value, slice):
+            return slice(self._map(value.start), self._map(value.stop), self._map(value.step))  # pyright: ignore[reportUnknownArgumentType,reportUnknownMemberType]
+        return value
+
+    def _node(self, tensor: Tensor) -> fx.Node:
+        node = self._node_of.get(id(tensor))
+        if node is not None:
+            return node
+        name = self._names.get(id(tensor))
+        if name is None:
+            if self._births is not None and self._births.made(tensor):
+                raise RecordError(f"a tensor of shape {tuple(tensor.shape)} was made by calls that torch does not show")
+            name = f"_constant_{len(self.constants)}"
+            self.constants[name] = tensor
+        node = self.graph.get_attr(name)
+        self._bind_tensor(tensor, node)
+        return node
+
+    def _size(self, value: Any) -> Any:
+        """A symbolic number as a node; a symbolic number that is known as that number."""
+        expression = value.node.expr
+        if expression.is_number:
+            return value.node.maybe_as_int() if isinstance(value, torch.SymInt) else float(expression)
+        free = sorted(expression.free_symbols, key=lambda s: self._symbols.get(s, (1 << 30, 0)))
+        if any(s not in self._symbols for s in free):
+            raise RecordError(f"the size {expression} depends on values in a tensor, not on the inputs' sizes")
+        places = tuple(self._symbols[s] for s in free)
+        names = tuple(f"input_{i}_size_{d}" for i, d in places)
+        renamed = expression.xreplace({s: type(s)(n, integer=True, positive=True) for s, n in zip(free, names)})
+        sources = [self._inputs[i] for i, _ in places]
+        node = self.graph.call_function(
+            evaluate_size, (_print(renamed), names, tuple(d for _, d in places), *sources)
+        )
+        node.meta["value"] = value.node.hint
+        return node
+
+    def _bind(self, result: Any, node: fx.Node) -> None:
+        if isinstance(result, Tensor):
+            self._bind_tensor(result, node)
+        elif isinstance(result, (tuple, list)):
+            for index, part in enumerate(result):  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+                if any(True for _ in tensors_in(part)):
+                    self._bind(part, self.graph.call_function(_getitem, (node, index)))
+
+    def _bind_tensor(self, tensor: Tensor, node: fx.Node) -> None:
+        self._alive.append(tensor)
+        self._node_of[id(tensor)] = node
+        node.meta["shape"] = tuple(_number(s) for s in tensor.shape)
+        node.meta["dtype"] = tensor.dtype
+
+    def _describe(self, node: fx.Node, func: Any, args: Any, kwargs: Any) -> None:
+        is_pad = func is nn.functional.pad
+        if not is_pad and not is_conv(func):
+            node.meta["fqn"] = self._stack[-1][0]
+            return
+        name = "pad"
+        if not is_pad:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            name = family(func, weight.dim())
+        frames: list[Frame] = []
+        for fqn, call, _, counts, _ in self._stack[1:] or self._stack:
+            frames.append(Frame(fqn, call, counts.get(name, 0)))
+            counts[name] = counts.get(name, 0) + 1
+        module, direct = self._stack[-1][2], self._stack[-1][4]
+        kind = "conv" if isinstance(module, _ConvNd) else "pad" if isinstance(module, _PADS) else None
+        node.meta["at"] = Call(tuple(frames), name, direct.get(name, 0), kind)
+        direct[name] = direct.get(name, 0) + 1
+        node.meta["symbolic"] = bool(self._symbols)
+        node.meta["source"] = _source()
+
+
+_NUMBERS = {"shape", "dtype", "device", "requires_grad", "is_cuda", "layout", "ndim", "is_leaf", "grad_fn", "names"}
+_SILENT = {"dim", "size", "is_floating_point", "numel", "stride", "is_complex", "data_ptr", "element_size", "__len__"}
+
+
+def _getitem(value: Any, index: int) -> Any:
+    return value[index]
+
+
+def _number(size: Any) -> int:
+    return size if isinstance(size, int) else int(size.node.hint)
+
+
+def _print(expression: Any) -> str:
+    from torch.utils._sympy.printers import PythonPrinter
+
+    return PythonPrinter().doprint(expression)  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
+
+
+def _source() -> str | None:
+    """file:line of the innermost frame that is neither torch's nor ours."""
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not filename.startswith(_LIBRARIES) and not filename.startswith("<"):
+            return f"{os.path.basename(filename)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None

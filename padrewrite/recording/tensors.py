@@ -1,0 +1,57 @@
+"""Walking the tensors inside whatever a model takes or returns: containers, dataclasses, plain objects."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """Every tensor reachable in ``value``, in a fixed order; each container once."""
+    seen = set() if seen is None else seen
+    if isinstance(value, Tensor):
+        yield value
+        return
+    children = _children(value)
+    if children is None or id(value) in seen:
+        return
+    seen.add(id(value))
+    for child in children:
+        yield from tensors_in(child, seen)
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """``value`` with each tensor replaced; containers are rebuilt, everything else is shared."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, (list, set, frozenset)):
+        return type(value)(map_tensors(v, function) for v in value)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    if isinstance(value, tuple):
+        parts = [map_tensors(v, function) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    if isinstance(value, Mapping):
+        mapped = copy.copy(value)  # pyright: ignore[reportUnknownVariableType]
+        mapped.update({k: map_tensors(v, function) for k, v in value.items()})  # pyright: ignore
+        return mapped  # pyright: ignore[reportUnknownVariableType]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and any(True for _ in tensors_in(value)):
+        mapped = copy.copy(value)
+        for name, child in vars(value).items():
+            object.__setattr__(mapped, name, map_tensors(child, function))
+        return mapped
+    return value
+
+
+def _children(value: Any) -> list[Any] | None:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    if isinstance(value, Mapping):
+        return list(value.values())  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    if isinstance(value, (str, bytes, int, float, type)) or value is None or callable(value):
+        return None
+    if hasattr(value, "__dict__"):
+        return list(vars(value).values())
+    return None

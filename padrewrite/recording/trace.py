@@ -1,0 +1,160 @@
+"""Recording a model: symbolic sizes where that works, the real inputs otherwise, and never believed unchecked."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from padrewrite.errors import InputsError, RecordError
+from padrewrite.graph import Graph
+from padrewrite.recording.births import Births
+from padrewrite.recording.execute import execute, state_of
+from padrewrite.recording.inputs import Inputs
+from padrewrite.recording.preserve import preserved
+from padrewrite.recording.recorder import Recorder
+from padrewrite.recording.tensors import tensors_in
+
+
+def trace(model: nn.Module, inputs: Inputs) -> Graph:
+    """The model's graph on ``inputs``, equal to eager by execution.
+
+    On ``meta`` (model or inputs) nothing can be executed; the graph then says so in its notes.
+
+    Raises:
+        InputsError: the model's own forward fails on these inputs.
+        RecordError: the forward could not be followed, or its recording does not reproduce it.
+    """
+    if inputs.on_meta or any(p.is_meta for p in model.parameters()):
+        graph, _ = _follow_symbolic(model, inputs)
+        return replace(graph, notes=(*graph.notes, "not executed: tensors are on meta"))
+    expected, convolutions = _eager(model, inputs)
+    reasons: list[str] = []
+    for follow in (_follow_symbolic, _follow_real):
+        try:
+            graph, problem = follow(model, inputs)
+        except Exception as error:
+            reasons.append(f"{_HOW[follow]}: {_first_line(error)}")
+            continue
+        problem = problem or _disagreement(model, inputs, graph, expected, convolutions)
+        if problem is None:
+            return replace(graph, notes=(*graph.notes, *reasons))
+        reasons.append(f"{_HOW[follow]}: {problem}")
+    raise RecordError(
+        f"{type(model).__name__} could not be recorded.\n  " + "\n  ".join(reasons) + "\n"
+        "Record the part that can be followed, as in transform(model.backbone, ...), or leave example_inputs out: "
+        "passes that need no dataflow then work on the module tree."
+    )
+
+
+def _eager(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], int]:
+    with preserved(model), Births() as births:
+        fresh = inputs.fresh()
+        try:
+            output = model(*fresh.args, **fresh.kwargs)
+        except Exception as error:
+            raise InputsError(
+                f"{type(model).__name__}.forward failed on example_inputs ({inputs}): {_first_line(error)}"
+            ) from error
+        return [t.detach().clone() for t in tensors_in(output)], births.convolutions
+
+
+def _follow_symbolic(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | None]:
+    env = ShapeEnv(duck_shape=False)
+    mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+    fakes = inputs.map(lambda t: mode.from_tensor(t.detach(), symbolic_context=_symbolic_sizes(t)))
+    symbols: dict[Any, tuple[int, int]] = {}
+    for index, fake in enumerate(fakes.tensors):
+        for dim, size in enumerate(fake.shape):
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                symbols.setdefault(size.node.expr, (index, dim))
+    with preserved(model), mode, enable_python_dispatcher():
+        return _run(model, fakes, None, symbols, "symbolic"), None
+
+
+def _symbolic_sizes(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
+    sizes = [DimDynamic.STATIC if d < 2 else DimDynamic.DYNAMIC for d in range(tensor.dim())]
+    return StatelessSymbolicContext(dynamic_sizes=sizes)
+
+
+def _follow_real(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | None]:
+    with preserved(model), Births() as births:
+        graph = _run(model, inputs.fresh(), births, {}, "real inputs")
+    return graph, None
+
+
+_HOW: dict[Any, str] = {_follow_symbolic: "on symbolic sizes", _follow_real: "on the real inputs"}
+
+
+def _run(
+    model: nn.Module, inputs: Inputs, births: Births | None, symbols: dict[Any, tuple[int, int]], how: str
+) -> Graph:
+    names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    recorder = Recorder(names, births, symbols)
+    recorder.add_inputs(inputs)
+    with recorder.following(model), recorder, _quiet():
+        output = model(*inputs.args, **inputs.kwargs)
+    recorder.finish(output)
+    if symbols and any(isinstance(t, torch._subclasses.FakeTensor) for t in recorder.constants.values()):
+        raise RecordError("a tensor was made by calls that torch does not show")
+    return Graph.from_nodes(recorder.graph, how, recorder.constants)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The model's own warnings were shown by the eager run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _disagreement(
+    model: nn.Module, inputs: Inputs, graph: Graph, expected: Sequence[Tensor], convolutions: int
+) -> str | None:
+    """Why ``graph`` is not a recording of the model; None if it is."""
+    if len(graph.sites) != convolutions:
+        return f"{convolutions} convolutions ran but {len(graph.sites)} were recorded"
+    assert graph.nodes is not None
+    with preserved(model), _quiet():
+        try:
+            got = execute(graph.nodes, state_of(model, graph.constants), inputs.fresh().tensors)
+        except Exception as error:
+            return f"the recorded graph does not run: {_first_line(error)}"
+    if len(got) != len(expected):
+        return f"eager returns {len(expected)} tensors, the recording {len(got)}"
+    for index, (a, b) in enumerate(zip(got, expected)):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return f"output {index} is {tuple(b.shape)} {b.dtype} in eager, {tuple(a.shape)} {a.dtype} recorded"
+        if not torch.equal(a, b) and not _within_noise(model, inputs, index, a, b):
+            worst = (a.double() - b.double()).abs().max().item()
+            return f"output {index} differs from eager by up to {worst:.3g}"
+    return None
+
+
+def _within_noise(model: nn.Module, inputs: Inputs, index: int, got: Tensor, expected: Tensor) -> bool:
+    """Whether a difference is no larger than between two eager runs (nondeterministic kernels), NaNs aside."""
+    if not (got.is_floating_point() or got.is_complex()):
+        return False
+    again = _eager(model, inputs)[0][index]
+    noise = (torch.nan_to_num(again) - torch.nan_to_num(expected)).abs().max()
+    difference = (torch.nan_to_num(got) - torch.nan_to_num(expected)).abs().max()
+    same_nans = torch.equal(got.isnan(), expected.isnan())
+    return same_nans and bool(difference <= noise)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or repr(error)
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
+
+
+def follow(model: nn.Module, inputs: Inputs, how: str) -> Graph:
+    """The model's graph by the way a first recording took, not executed: for comparing with a prediction."""
+    return (_follow_symbolic if how == "symbolic" else _follow_real)(model, inputs)[0]

@@ -1,0 +1,62 @@
+"""A convolution in a few characters: ``k3 s2 p1 d1``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def change_text(before: Mapping[str, Any], after: Mapping[str, Any], brief: bool = False) -> str:
+    """``k3 s2 p1 d1 -> k3 s1 p2 d2``, from the ``before`` and ``after`` of a decision.
+
+    With ``brief`` only what changes follows the arrow: ``k3 s2 p1 d1 -> s1 p2 d2``.
+    """
+    old, new = _parts(before), _parts(after)
+    if any(before.get(c) != after.get(c) for c in ("in_channels", "out_channels")):
+        old, new = [*old, _channels(before)], [*new, _channels(after)]
+    shown = [part for part in new if part not in old] if brief else new
+    return f"{' '.join(old)} -> {' '.join(shown or new)}"
+
+
+def spec_text(spec: Mapping[str, Any]) -> str:
+    """Kernel, stride, padding and dilation, then whatever is not the ordinary.
+
+    Axes that agree are written once, others as ``1x3``; padding that differs by side is ``p(0,1)``.
+    """
+    return " ".join(_parts(spec))
+
+
+def _parts(spec: Mapping[str, Any]) -> list[str]:
+    parts = [
+        "k" + _axes(spec["kernel_size"]),
+        "s" + _axes(spec["stride"]),
+        "p" + _axes([_pair(p) for p in spec["padding"]]),
+        "d" + _axes(spec["dilation"]),
+    ]
+    if spec.get("transposed"):
+        parts.insert(0, "transposed")
+    if spec.get("groups", 1) != 1:
+        parts.append("depthwise" if _is_depthwise(spec) else f"g{spec['groups']}")
+    mode = spec.get("padding_mode", "zeros")
+    name = mode if isinstance(mode, str) else "|".join(map(str, mode))
+    if spec.get("scale", "mean") != "mean":
+        name = f"{name}({spec['scale']})"
+    return parts if name == "zeros" else [*parts, name]
+
+
+def _channels(spec: Mapping[str, Any]) -> str:
+    return f"c{spec['in_channels']}>{spec['out_channels']}"
+
+
+def _axes(values: Any) -> str:
+    texts = [str(v) for v in values]
+    return texts[0] if len(set(texts)) == 1 else "x".join(texts)
+
+
+def _pair(pair: Any) -> str:
+    lo, hi = pair
+    return str(lo) if lo == hi else f"({lo},{hi})"
+
+
+def _is_depthwise(spec: Mapping[str, Any]) -> bool:
+    return spec["groups"] == spec["in_channels"] == spec["out_channels"]

@@ -1,0 +1,152 @@
+"""Redirecting the n-th convolution inside a module's forward, for calls that no layer's class can reach.
+
+The forward stays the user's: it runs under a TorchFunctionMode that counts calls of a family and answers the chosen
+ones. What a call turned out to be is checked against the plan each time; a difference raises ``SiteMismatch``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from padrewrite.errors import SiteMismatch
+from padrewrite.nn.deriving import derived_class
+from padrewrite.ops.conv import Pairs, convolve, per_axis
+from padrewrite.ops.pad import PadCall, read_pad
+from padrewrite.ops.partial import partial_conv
+from padrewrite.ops.window import Ints
+
+_CONVS: dict[str, Any] = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
+_SLOTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
+@dataclass(frozen=True)
+class ConvChange:
+    """The ``ordinal``-th convolution of ``family`` computes these numbers instead."""
+
+    site: str
+    family: str
+    ordinal: int
+    shape: Ints
+    """Of the weight: part of what the call must be."""
+    stride: Ints
+    dilation: Ints
+    weight: str | None
+    """Name of the weight below the redirected module, if it is a parameter there."""
+    bypass: bool
+    """Read what the explicit pads before the call read, and pad for them."""
+    padding: Pairs
+    """What the call applies itself. With ``bypass``: what it applied before, which the pads' amounts are added to."""
+    modes: tuple[str, ...]
+    partial: str | None
+    groups: int
+    explicit: int
+    """How many explicit pads before the call belong to it."""
+    new_stride: Ints
+    new_dilation: Ints
+
+
+class Redirect(TorchFunctionMode):
+    """Active during one forward of ``owner``."""
+
+    def __init__(self, owner: Any, changes: tuple[ConvChange, ...]) -> None:
+        super().__init__()
+        self.owner = owner
+        self.changes = changes
+        self.seen: dict[str, int] = {"conv1d": 0, "conv2d": 0, "conv3d": 0}
+        self.pads: list[tuple[Tensor, PadCall]] = []
+        """Explicit pads by their results: what they padded, and by how much this time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        pad = read_pad(func, args, kwargs)
+        if pad is not None:
+            result = func(*args, **kwargs)
+            self.pads.append((result, pad))
+            return result
+        if func is partial_conv:
+            self.seen[f"conv{args[1].dim() - 2}d"] += 1
+        for family, target in _CONVS.items():
+            if func is target:
+                ordinal = self.seen[family]
+                self.seen[family] = ordinal + 1
+                for change in self.changes:
+                    if change.family == family and change.ordinal == ordinal:
+                        return self._conv(change, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _conv(self, change: ConvChange, args: Any, kwargs: Any) -> Any:
+        slots = dict(zip(_SLOTS, args))
+        slots.update(kwargs)
+        self._check(change, slots)
+        rank = len(change.stride)
+        source, amounts = self._before_pads(slots["input"], rank, change)
+        padding, outer = change.padding, None
+        if change.bypass:
+            padding = tuple((own[0] + a[0], own[1] + a[1]) for own, a in zip(padding, amounts))
+        elif change.partial is not None:
+            outer = tuple(a if m == "zeros" else (0, 0) for a, m in zip(amounts, change.modes))
+        return convolve(
+            source if change.bypass else slots["input"],
+            slots["weight"],
+            slots.get("bias"),
+            change.new_stride,
+            padding,
+            change.new_dilation,
+            change.groups,
+            change.modes,
+            change.partial,
+            outer if self.pads else None,
+        )
+
+    def _before_pads(self, x: Any, rank: int, change: ConvChange) -> tuple[Any, Any]:
+        """What the explicit pads right before the call padded, and the (lo, hi) they added per spatial axis."""
+        amounts: Any = ((0, 0),) * rank
+        for _ in range(change.explicit):
+            for result, pad in self.pads:
+                if result is x:
+                    added = (((0, 0),) * rank + tuple(pad.amounts))[-rank:]
+                    amounts = tuple((a[0] + b[0], a[1] + b[1]) for a, b in zip(amounts, added))
+                    x = pad.x
+                    break
+        return x, amounts
+
+    def _check(self, change: ConvChange, slots: Any) -> None:
+        weight, rank = slots["weight"], len(change.stride)
+        stride, dilation = per_axis(slots.get("stride", 1), rank), per_axis(slots.get("dilation", 1), rank)
+        found = (tuple(weight.shape), tuple(stride), tuple(dilation))
+        if found != (change.shape, change.stride, change.dilation):
+            wanted = f"weight {change.shape}, stride {change.stride}, dilation {change.dilation}"
+            raise SiteMismatch(_mismatch(change.site, f"weight {found[0]}, stride {found[1]}, dilation {found[2]}", wanted))
+        if change.weight is not None:
+            own: Any = self.owner
+            for name in change.weight.split("."):
+                own = getattr(own, name)
+            if own is not weight:
+                raise SiteMismatch(_mismatch(change.site, "another weight", change.weight))
+
+
+def _mismatch(site: str, found: str, wanted: str) -> str:
+    return (
+        f"{site}: this forward makes its call with {found}, the plan was made for {wanted}. The forward took another "
+        "path than when it was recorded (another mode or another input?); plan again with inputs of this kind."
+    )
+
+
+class RedirectedMixin:
+    """A module whose forward runs under ``Redirect``."""
+
+    _padrewrite_changes: tuple[ConvChange, ...] = ()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with Redirect(self, self._padrewrite_changes):
+            return super().forward(*args, **kwargs)  # pyright: ignore
+
+
+def redirected_class(base: type) -> type:
+    """``base`` with a redirected forward."""
+    return derived_class(RedirectedMixin, base, "Redirected")

@@ -1,0 +1,118 @@
+"""Class swaps: a module gets a subclass of its own class, keeps everything it holds, and can be copied and pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from padrewrite.nn.axis_padding import axis_padded_class
+from padrewrite.nn.deriving import is_parametrized
+from padrewrite.nn.partial import partial_class
+from padrewrite.writing.redirecting import redirected_class
+
+_FACTORIES: dict[str, Callable[[type], type]] = {
+    "partial": partial_class,
+    "axis-padded": axis_padded_class,
+    "redirected": redirected_class,
+}
+_made: dict[tuple[str, type], type] = {}
+ORIGINAL = "_padrewrite_original"
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a module was before its first rewrite."""
+
+    cls: type
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Attributes that were changed, with the values they had."""
+    added: tuple[str, ...] = ()
+    """Attributes that were not there."""
+
+
+class Swapped:
+    """Pickles by naming the base class and the kind of swap, since the class itself cannot be imported."""
+
+    _swap: tuple[str, type]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        reduced: Any = super().__reduce_ex__(protocol)
+        return (_rebuild, self._swap, *reduced[2:])
+
+
+def _rebuild(kind: str, base: type) -> Any:
+    cls = swapped_class(kind, base)
+    return cls.__new__(cls)
+
+
+def swapped_class(kind: str, base: type) -> type:
+    """``base`` with the behaviour of ``kind``: an importable class of padrewrite.nn where there is one."""
+    made = _made.get((kind, base))
+    if made is None:
+        made = _FACTORIES[kind](base)
+        if made.__module__.split(".")[:2] != ["padrewrite", "nn"] and not is_parametrized(made):
+            made = type(made.__name__, (Swapped, made), {"_swap": (kind, base), "__module__": base.__module__})
+        _made[kind, base] = made
+    return made
+
+
+def swap(module: nn.Module, kind: str, **attributes: Any) -> None:
+    """Gives ``module`` the class of ``kind`` over its original class, and sets attributes."""
+    base = base_class(module)
+    present = {name: vars(module)[name] for name in attributes if name in vars(module)}
+    remember(module, present, tuple(attributes))
+    module.__class__ = swapped_class(kind, base)
+    for name, value in attributes.items():
+        setattr(module, name, value)
+
+
+def retune(module: nn.Module, **attributes: Any) -> None:
+    """Sets attributes of a stock layer, remembering what they were."""
+    remember(module, attributes={name: getattr(module, name) for name in attributes})
+    for name, value in attributes.items():
+        setattr(module, name, value)
+
+
+def base_class(module: nn.Module) -> type:
+    """The class a module had before any swap of ours."""
+    original: Original | None = vars(module).get(ORIGINAL)
+    return original.cls if original is not None else type(module)
+
+
+def remember(module: nn.Module, attributes: dict[str, Any] | None = None, added: tuple[str, ...] = ()) -> None:
+    """Notes what a module was; what was noted first stays."""
+    old: Original = vars(module).get(ORIGINAL) or Original(type(module))
+    kept = {**(attributes or {}), **old.attributes}
+    kept = {name: value for name, value in kept.items() if name not in old.added}
+    new = tuple(dict.fromkeys((*old.added, *(name for name in added if name not in vars(module)))))
+    vars(module)[ORIGINAL] = Original(old.cls, kept, new)
+
+
+def restore(module: nn.Module) -> bool:
+    """Puts a module's class and attributes back; True if there was something to put back.
+
+    A class that somebody else stacked on top of ours (a parametrization, say) stays on top.
+    """
+    original: Original | None = vars(module).pop(ORIGINAL, None)
+    if original is None:
+        return False
+    cls = original.cls
+    if is_parametrized(cls) and not hasattr(module, "parametrizations"):
+        cls = cls.__bases__[0]  # the parametrization was removed since
+    module.__class__ = _without_ours(type(module), cls)
+    for name in original.added:
+        vars(module).pop(name, None)
+    for name, value in original.attributes.items():
+        setattr(module, name, value)
+    return True
+
+
+def _without_ours(current: type, original: type) -> type:
+    if current is original or current in _made.values():
+        return original
+    bases = tuple(_without_ours(b, original) if issubclass(b, tuple(_made.values())) else b for b in current.__bases__)
+    names = {k: v for k, v in vars(current).items() if k not in ("__dict__", "__weakref__")}
+    return type(current.__name__, bases, names) if bases != current.__bases__ else current

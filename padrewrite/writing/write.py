@@ -1,0 +1,132 @@
+"""Writing a plan's edits into modules, all of them or none, and taking them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from padrewrite.errors import WriteError
+from padrewrite.feasibility import REBIND, REDIRECT, RETUNE, Edit
+from padrewrite.ops.conv import Pairs
+from padrewrite.ops.realise import Realisation
+from padrewrite.writing.redirecting import ConvChange
+from padrewrite.writing.swapping import ORIGINAL, restore, retune, swap
+
+
+def write(model: nn.Module, edits: Sequence[Edit]) -> None:
+    """Applies every edit to ``model``; if one fails, those before it are taken back.
+
+    Raises:
+        WriteError: a module cannot be changed.
+    """
+    before = snapshot(model)
+    try:
+        done: set[str] = set()
+        for edit in edits:
+            if edit.way != REDIRECT and edit.owner not in done:
+                done.add(edit.owner)
+                _write_layer(model.get_submodule(edit.owner), edit)
+        for owner in dict.fromkeys(e.owner for e in edits if e.way == REDIRECT):
+            _write_redirects(model.get_submodule(owner), owner, [e for e in edits if (e.way, e.owner) == (REDIRECT, owner)])
+    except Exception as error:
+        undo(before)
+        raise WriteError(f"the rewrite could not be written ({error}); the model is as it was.") from error
+
+
+def snapshot(model: nn.Module) -> list[tuple[nn.Module, type, dict[str, Any]]]:
+    """Class and attributes of every module, for ``undo``."""
+    return [(m, type(m), dict(vars(m))) for m in model.modules()]
+
+
+def undo(before: list[tuple[nn.Module, type, dict[str, Any]]]) -> None:
+    """Puts every module of a snapshot back."""
+    for module, cls, attributes in before:
+        module.__class__ = cls
+        current = vars(module)
+        current.clear()
+        current.update(attributes)
+
+
+def take_back(model: nn.Module) -> int:
+    """Reverts every rewritten module; returns how many there were."""
+    return sum(restore(module) for module in model.modules())
+
+
+def is_written(model: nn.Module) -> bool:
+    """True if some module of ``model`` carries a rewrite."""
+    return any(ORIGINAL in vars(module) for module in model.modules())
+
+
+def _write_layer(module: nn.Module, edit: Edit) -> None:
+    change = edit.change
+    if edit.way == RETUNE:
+        _retune_padding(module, change)
+        return
+    assert edit.way == REBIND
+    if change.own.partial is None:
+        swap(module, "axis-padded", axis_modes=change.own.modes, padding_mode="zeros")
+    else:
+        swap(module, "partial", partial_scale=change.own.partial, outer=change.outer, axis_modes=_mixed(change))
+
+
+def _mixed(change: Realisation) -> tuple[str, ...] | None:
+    return None if set(change.own.modes) == {"zeros"} else change.own.modes
+
+
+def _retune_padding(module: Any, change: Realisation) -> None:
+    """Sets the padding of a stock layer, and what torch derives from it when it is built."""
+    own = change.own
+    modes = {own.modes[a] for a in own.padded_axes} or {"zeros"}
+    flat = [v for pair in reversed(own.padding) for v in pair]
+    retune(
+        module, padding_mode=modes.pop(), dilation=own.dilation, stride=own.stride, _reversed_padding_repeated_twice=flat
+    )
+
+
+def _write_redirects(owner: nn.Module, fqn: str, edits: Sequence[Edit]) -> None:
+    changes: dict[tuple[str, int], ConvChange] = {}
+    for change in getattr(owner, "_padrewrite_changes", ()):
+        changes[change.family, change.ordinal] = change
+    for edit in edits:
+        change = _conv_change(edit, fqn)
+        changes[change.family, change.ordinal] = change
+    swap(owner, "redirected", _padrewrite_changes=tuple(changes.values()))
+
+
+def _conv_change(edit: Edit, owner: str) -> ConvChange:
+    call, before, real = edit.site.handle.call, edit.before, edit.change
+    own = real.own
+    prefix = f"{owner}." if owner else ""
+    name = edit.site.handle.weight
+    return ConvChange(
+        site=edit.site.id,
+        family=call.family,
+        ordinal=_ordinal(call, owner),
+        shape=(before.out_channels, before.in_channels // before.groups, *before.kernel),
+        stride=before.stride,
+        dilation=before.dilation,
+        weight=name.removeprefix(prefix) if name is not None and name.startswith(prefix) else None,
+        bypass=real.bypass,
+        padding=_own_before(edit) if real.bypass else own.padding,
+        modes=own.modes,
+        partial=own.partial,
+        groups=own.groups,
+        explicit=len(edit.site.handle.pads),
+        new_stride=own.stride,
+        new_dilation=own.dilation,
+    )
+
+
+def _own_before(edit: Edit) -> Pairs:
+    """The padding that the call itself applied, explicit pads not counted."""
+    pads = edit.site.handle.amounts
+    return tuple(
+        (lo - sum(p.amounts[a][0] for p in pads), hi - sum(p.amounts[a][1] for p in pads))
+        for a, (lo, hi) in enumerate(edit.before.padding)
+    )
+
+
+def _ordinal(call: Any, owner: str) -> int:
+    return next(f.ordinal for f in call.frames if f.fqn == owner)

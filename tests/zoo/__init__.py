@@ -1,0 +1,1 @@
+"""Networks that padrewrite is tested on, and an independent counter of their convolutions."""
