@@ -19,7 +19,7 @@ from torch import Tensor
 from padrewrite.ops.conv import Conv, TransposedConv, convolve, is_plain_conv, read_conv
 from padrewrite.ops.pad import read_pad
 from padrewrite.ops.reading import ConvNode, read_node
-from padrewrite.ops.realise import ExplicitPad, Realisation, realise
+from padrewrite.ops.realise import ExplicitPad, Realisation, realise, split_of
 from padrewrite.ops.sizes import evaluate_size
 
 ROOT = "(root)"
@@ -62,8 +62,15 @@ class Handle:
     amounts: tuple[ExplicitPad, ...] = ()
     plain: bool = True
     """The call has a form that another convolution can stand in for."""
-    pads_fixed: bool = True
-    """No folded pad has an amount that depends on the input's size."""
+    splits: tuple[str, ...] = ()
+    """Per axis, how the folded pads' amounts follow from the input's size; see ``ops.realise.SPLITS``."""
+    reads_input: bool = False
+    """What the pads pad is the first argument of the module that makes the call."""
+
+    @property
+    def pads_fixed(self) -> bool:
+        """No folded pad has an amount that depends on the input's size."""
+        return all(split == "fixed" for split in self.splits)
 
 
 @dataclass(frozen=True)
@@ -188,19 +195,31 @@ def _site(site_id: str, conv: ConvNode) -> Site:
         pads=tuple(pad.meta["at"] for pad in conv.pads),
         amounts=conv.amounts,
         plain=is_plain_conv(conv.node.target),
-        pads_fixed=all(_is_fixed(pad) for pad in conv.pads),
+        splits=_splits(conv),
+        reads_input=isinstance(conv.x, fx.Node) and conv.x is conv.node.meta.get("owner_input"),
     )
     shape = conv.x.meta.get("shape") if isinstance(conv.x, fx.Node) else None
     source = conv.node.meta.get("source")
     return Site(site_id, at.owner.fqn, at.owner.call, source, conv.op, handle, shape)
 
 
-def _is_fixed(pad: fx.Node) -> bool:
-    """True if the amounts are known not to depend on the input's size."""
-    call = read_pad(pad.target, pad.args, dict(pad.kwargs))
-    at: Call = pad.meta["at"]
-    numbers = call is not None and all(isinstance(v, int) for pair in call.amounts for v in pair)
-    return numbers and (at.owner_kind == "pad" or bool(pad.meta.get("symbolic")))
+def _splits(conv: ConvNode) -> tuple[str, ...]:
+    """The rule by which each axis is padded explicitly, as far as symbolic sizes or a padding layer prove it."""
+    rank = conv.op.window.rank
+    rules = ["fixed"] * rank
+    for pad in conv.pads:
+        call = read_pad(pad.target, pad.args, dict(pad.kwargs))
+        assert call is not None
+        known = pad.meta["at"].owner_kind == "pad" or bool(pad.meta.get("symbolic"))
+        for axis, (lo, hi) in enumerate((((0, 0),) * rank + tuple(call.amounts))[-rank:]):
+            split = split_of(_expression(lo), _expression(hi)) if known else "unknown"
+            if split != "fixed":
+                rules[axis] = split if len(conv.pads) == 1 else "unknown"
+    return tuple(rules) if conv.pads else ()
+
+
+def _expression(value: Any) -> Any:
+    return value.meta.get("expression") if isinstance(value, fx.Node) else value
 
 
 def _emit_site(

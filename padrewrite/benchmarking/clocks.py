@@ -45,6 +45,18 @@ class CudaClock:
             return max(start.elapsed_time(end) * 1e-3, self.resolution)
 
 
+def read_device(device: str | torch.device) -> torch.device:
+    """The device of a name such as ``cuda:0``.
+
+    Raises:
+        InputsError: not a device's name.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputsError(f"bench does not know device {device!r}; give 'cpu' or 'cuda'.") from error
+
+
 def clock_for(device: torch.device) -> Clock:
     """The clock of a device.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,15 +26,17 @@ class Timing:
     """The times of one variant, in seconds."""
 
     name: str
-    first: float
+    first: Estimate
     """The very first call."""
     seconds: tuple[float, ...]
     """One entry per round, in the order they ran; warm-up excluded."""
     median: Estimate
     ratio: Estimate
     """Median over the rounds of (this variant / baseline in the same round)."""
-    first_ratio: float
-    """First call over the baseline's first call: one pair only, so no interval."""
+    first_ratio: Estimate
+    """First call over the baseline's first call of the same pair; of a single pair the coverage is 0."""
+    pairs: int = 1
+    """How many pairs of first calls there were."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,59 @@ def compare(
     return summarize(first, times, warmup=warmup)
 
 
+def refine_first(
+    comparison: Comparison,
+    makers: Mapping[str, Callable[[], Callable[[], object]]],
+    *,
+    pairs: int,
+    device: torch.device,
+    clock: Clock | None = None,
+    label: str = "compare",
+) -> Comparison:
+    """Replace a comparison's single first calls by the median over several pairs of them.
+
+    Whichever variant is called first touches memory that the next one finds ready: so the order rotates.
+
+    Args:
+        comparison: the same variants, already timed.
+        makers: name to a function that makes a callable which has never been called; making it is not timed.
+        pairs: how many callables of each variant to make; one exists at a time.
+        device, clock, label: as for `compare`.
+
+    Raises:
+        ModelError: a variant raised.
+    """
+    read = clock or clock_for(device)
+    first: dict[str, list[float]] = {timing.name: [] for timing in comparison.timings}
+    with _collector_paused():
+        for turn in range(pairs):
+            for name in rotated(list(first), turn):
+                with _named(label, name, f"in the first call of copy {turn + 1}"):
+                    first[name].append(read(makers[name]()))
+    base = first[comparison.baseline.name]
+    timings = tuple(
+        replace(
+            timing,
+            first=estimate_median(first[timing.name]),
+            first_ratio=estimate_median(paired_ratios(first[timing.name], base)),
+            pairs=pairs,
+        )
+        for timing in comparison.timings
+    )
+    return replace(comparison, timings=timings)
+
+
 def summarize(first: Mapping[str, float], times: Mapping[str, list[float]], *, warmup: int) -> Comparison:
     """Turn raw seconds per variant into a Comparison; the first variant is the baseline."""
     base = next(iter(times))
     timings = tuple(
         Timing(
             name=name,
-            first=first[name],
+            first=estimate_median([first[name]]),
             seconds=tuple(seconds),
             median=estimate_median(seconds),
             ratio=estimate_median(paired_ratios(seconds, times[base])),
-            first_ratio=first[name] / first[base],
+            first_ratio=estimate_median([first[name] / first[base]]),
         )
         for name, seconds in times.items()
     )

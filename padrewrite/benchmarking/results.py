@@ -113,7 +113,11 @@ def _timing_json(timing: Timing, structure: Structure, raw: bool) -> dict[str, A
         "name": timing.name,
         "seconds": _estimate_json(timing.median),
         "ratio": _estimate_json(timing.ratio),
-        "first_iteration": {"seconds": timing.first, "ratio": timing.first_ratio},
+        "first_iteration": {
+            "seconds": _estimate_json(timing.first),
+            "ratio": _estimate_json(timing.first_ratio),
+            "pairs": timing.pairs,
+        },
         "structure": asdict(structure),
     }
     if raw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,16 +11,19 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from padrewrite.benchmarking.clocks import clock_for
-from padrewrite.benchmarking.comparing import Timing, compare
+from padrewrite.benchmarking.clocks import clock_for, read_device
+from padrewrite.benchmarking.comparing import Comparison, Timing, compare, refine_first
 from padrewrite.benchmarking.compiled import Compiled, warm_compiler
 from padrewrite.benchmarking.machine import describe_machine
 from padrewrite.benchmarking.memory import peak_bytes, saved_bytes
 from padrewrite.benchmarking.results import BenchReport, Case, Structure
-from padrewrite.benchmarking.steps import Call, Phase, Setting, make_step, prepare_inputs, private_copy
+from padrewrite.benchmarking.steps import Call, Phase, Setting, Step, make_step, prepare_inputs, private_copy
 from padrewrite.errors import InputsError, ModelError, PadrewriteError
 
 Mode = Literal["eager", "compiled"]
+
+_FIRST_PAIRS = 6
+"""The fewest pairs whose extremes cover the median at 95 %. Compiled models have one: each is a compile."""
 
 _ORIGINAL, _REWRITTEN = "original", "rewritten"
 
@@ -80,7 +83,7 @@ def run_bench(
         ModelError: a model is not usable here, or fails where the original works; names the model and the
             case.
     """
-    setting = Setting(torch.device(device), dtype, channels_last)
+    setting = Setting(read_device(device), dtype, channels_last)
     _check_options(modes, phases, rounds, warmup, threads)
     clock_for(setting.device)
     call = prepare_inputs(inputs, setting)
@@ -122,13 +125,15 @@ def _run_case(bench: _Bench, mode: Mode, phase: Phase) -> Case:
         around_first=lambda name: compiled[name].cold() if compiled else nullcontext(),
         label=label,
     )
-    structures: dict[str, Structure] = {}
-    for name, step in steps.items():
-        peak = peak_bytes(step, bench.setting.device)
-        if compiled:
-            structures[name] = _compiled_structure(compiled[name], comparison[name], peak)
-        else:
-            structures[name] = Structure(saved_bytes=saved[name], peak_bytes=peak)
+    if mode == "eager":
+        comparison = _first_calls(bench, comparison, phase, label)
+    peaks = {name: peak_bytes(step, bench.setting.device) for name, step in steps.items()}
+    structures = {
+        name: _compiled_structure(compiled[name], comparison[name], peaks[name])
+        if compiled
+        else Structure(saved_bytes=saved[name], peak_bytes=peaks[name])
+        for name in steps
+    }
     return Case(mode, phase, comparison, structures)
 
 
@@ -152,13 +157,28 @@ def _trial(label: str, name: str, twin: nn.Module, inputs: Call, phase: Phase) -
         raise ModelError(f"{fact}. The original ran.") from error
 
 
+def _first_calls(bench: _Bench, comparison: Comparison, phase: Phase, label: str) -> Comparison:
+    def maker(name: str) -> Callable[[], Step]:
+        return lambda: make_step(
+            name, private_copy(name, bench.models[name], bench.setting), bench.inputs, phase
+        )
+
+    return refine_first(
+        comparison,
+        {name: maker(name) for name in bench.models},
+        pairs=min(bench.rounds, _FIRST_PAIRS),
+        device=bench.setting.device,
+        label=label,
+    )
+
+
 def _compiled_structure(compiled: Compiled, timing: Timing, peak: int | None) -> Structure:
     return Structure(
         graphs=compiled.graphs,
         graph_breaks=compiled.graph_breaks,
         recompiles=compiled.recompiles,
         kernels=compiled.kernels,
-        compile_seconds=timing.first - timing.median.value,
+        compile_seconds=timing.first.value - timing.median.value,
         peak_bytes=peak,
     )
 

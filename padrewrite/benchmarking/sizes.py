@@ -16,12 +16,15 @@ from rich.text import Text
 from torch import nn
 from torch._dynamo import config
 
+from padrewrite.benchmarking.clocks import read_device
 from padrewrite.benchmarking.compiled import CountingBackend, count_graph_breaks
 from padrewrite.benchmarking.steps import Setting, private_copy
 from padrewrite.benchmarking.tables import grid, render
 from padrewrite.errors import InputsError, ModelError
 
 SCHEMA = "padrewrite.bench-sizes/1"
+
+Forward = Callable[[torch.Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def bench_size_sweep(
     shapes = tuple(tuple(int(n) for n in size) for size in sizes)
     if len(shapes) < 2:
         raise InputsError(f"bench_size_sweep wants at least two sizes, got {len(shapes)}.")
-    setting = Setting(torch.device(device), dtype)
+    setting = Setting(read_device(device), dtype)
     counts: dict[str, SizeCounts] = {}
     for name, given in (("original", model), ("rewritten", rewritten)):
         twin = private_copy(name, given, setting).eval()
@@ -145,20 +148,16 @@ def _count(
     dynamic: bool | None,
     setting: Setting,
 ) -> SizeCounts:
+    # Eagerly first: a size that the model does not take is then told in few words.
+    for shape in shapes:
+        _run(name, twin, shape, setting)
     torch._dynamo.reset()
     counting = CountingBackend(backend)
-    compiled = cast(
-        "Callable[[torch.Tensor], object]", torch.compile(twin, backend=counting, dynamic=dynamic)
-    )
+    compiled = cast("Forward", torch.compile(twin, backend=counting, dynamic=dynamic))
     breaks = count_graph_breaks()
     totals: list[int] = [0]
     for shape in (*shapes, *shapes):
-        try:
-            with torch.no_grad():
-                compiled(torch.zeros(shape, device=setting.device, dtype=setting.dtype))
-        except Exception as error:
-            kind = InputsError if name == "original" else ModelError
-            raise kind(f"bench sizes: '{name}' failed at {shape}: {type(error).__name__}: {error}") from error
+        _run(name, compiled, shape, setting)
         totals.append(counting.graphs)
     steps = tuple(after - before for before, after in pairwise(totals))
     return SizeCounts(
@@ -166,6 +165,15 @@ def _count(
         repeats=sum(steps[len(shapes) :]),
         graph_breaks=count_graph_breaks() - breaks,
     )
+
+
+def _run(name: str, forward: Forward, shape: tuple[int, ...], setting: Setting) -> None:
+    try:
+        with torch.no_grad():
+            forward(torch.zeros(shape, device=setting.device, dtype=setting.dtype))
+    except Exception as error:
+        kind = InputsError if name == "original" else ModelError
+        raise kind(f"bench sizes: '{name}' failed at {shape}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

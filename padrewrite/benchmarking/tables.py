@@ -105,8 +105,8 @@ def _time_cells(timing: Timing, *, is_baseline: bool) -> tuple[str, ...]:
         f"{_digits(median.value * scale)} {unit}",
         f"{_digits(median.low * scale)} .. {_digits(median.high * scale)}",
         *(("1", "") if is_baseline else ratios),
-        seconds_text(timing.first),
-        f"{timing.first_ratio:.2f}",
+        seconds_text(timing.first.value),
+        f"{timing.first_ratio.value:.2f}",
     )
 
 
@@ -121,9 +121,12 @@ def _count_cells(structure: Structure) -> tuple[str, ...]:
 
 
 def _notes(report: BenchReport) -> list[str]:
+    counts = {case.mode: case.comparison.baseline.pairs for case in report.cases}
+    pairs = ", ".join(f"{count} {mode}" for mode, count in counts.items())
     notes = [
         "ratio: median over the rounds of (variant / original in the same round). "
-        "first: the first call of a fresh copy, compile time included; one pair only, so no interval. "
+        "first: the first call of a fresh copy, compile time included "
+        f"(pairs of copies: {pairs}). "
         "saved: kept for backward. peak: above what was allocated before."
     ]
     coverage = min(t.median.coverage for case in report.cases for t in case.comparison.timings)

@@ -7,6 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from rich.console import RenderableType
@@ -83,8 +84,12 @@ def field_docs(cls: type) -> dict[str, str]:
     assert isinstance(tree.body[0], ast.ClassDef)
     body = tree.body[0].body
     docs: dict[str, str] = {}
-    for field, below in zip(body, body[1:]):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+    for field, below in pairwise(body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+        ):
             value = below.value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 docs[field.target.id] = inspect.cleandoc(value.value).replace("\n", " ")
@@ -103,9 +108,15 @@ def catalogue_parts(found: Iterable[Card], width: int) -> Iterator[RenderableTyp
     """A block per pass, then the codes they share."""
     for card in found:
         yield Text(card.name, style="bold")
-        rows: list[tuple[Cell, ...]] = [("", card.summary), ("contract", card.contract), ("needs", _needs(card))]
+        rows: list[tuple[Cell, ...]] = [
+            ("", card.summary),
+            ("contract", card.contract),
+            ("needs", _needs(card)),
+        ]
         yield grid(rows, width, least=(9, 30), fold=(1,), indent=2)
-        yield from _titled("options", [(f"{o.name}: {o.type} = {o.default}", o.doc) for o in card.options], width)
+        yield from _titled(
+            "options", [(f"{o.name}: {o.type} = {o.default}", o.doc) for o in card.options], width
+        )
         yield from _titled("codes", list(card.codes.items()), width)
         yield Text("")
     yield Text("codes of every pass", style="bold")

@@ -1,4 +1,4 @@
-"""One convolution call in detail: its window axis by axis, where it is made, and how it would be rewritten."""
+"""One convolution call in detail: its window axis by axis, where it is made, how it would be rewritten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ from padrewrite.reporting.ops import spec_text
 from padrewrite.selecting import closest
 
 SCHEMA = "padrewrite.explain/1"
-_COLUMNS = ("axis", "kernel", "stride", "dilation", "padding", "mode", "input", "output", "untouched by padding")
+_COLUMNS = (
+    "axis",
+    "kernel",
+    "stride",
+    "dilation",
+    "padding",
+    "mode",
+    "input",
+    "output",
+    "untouched by padding",
+)
 
 
 def find_site(graph: Graph, name: str) -> Site:
@@ -30,7 +40,9 @@ def find_site(graph: Graph, name: str) -> Site:
     if name in graph.sites:
         return graph.sites[name]
     near = ", ".join(closest(name, graph.sites))
-    raise SelectorError(f"{name!r} is none of the {len(graph.sites)} convolutions. Closest: {near or 'none'}.")
+    raise SelectorError(
+        f"{name!r} is none of the {len(graph.sites)} convolutions. Closest: {near or 'none'}."
+    )
 
 
 def explanation_json(site: Site, plan: Plan | None) -> dict[str, Any]:
@@ -85,13 +97,14 @@ def _facts(site: Site) -> list[tuple[Cell, ...]]:
     ]
     pads = [f"{pad.mode} {_pairs(pad.amounts)}" for pad in handle.amounts]
     if pads:
-        shared = "; something else reads it too" if handle.pads_shared else ""
-        facts.append(("explicit pads", ", then ".join(pads) + shared))
+        facts.append(("explicit pads", ", then ".join(pads) + " (nearest to the convolution first)"))
     return facts
 
 
 def _frames(site: Site) -> str:
-    return " > ".join(f"{f.fqn or '(model)'}" + (f" call {f.call}" if f.call else "") for f in site.handle.call.frames)
+    return " > ".join(
+        f"{f.fqn or '(model)'}" + (f" call {f.call}" if f.call else "") for f in site.handle.call.frames
+    )
 
 
 def _axes(site: Site) -> Iterator[tuple[Cell, ...]]:
@@ -99,7 +112,13 @@ def _axes(site: Site) -> Iterator[tuple[Cell, ...]]:
     sizes = None if site.input_shape is None else site.input_shape[-w.rank :]
     plain = isinstance(op, Conv)
     for axis in range(w.rank):
-        mode = "zeros" if not plain else "partial" if op.partial and op.modes[axis] == "zeros" else op.modes[axis]
+        mode = (
+            "zeros"
+            if not plain
+            else "partial"
+            if op.partial and op.modes[axis] == "zeros"
+            else op.modes[axis]
+        )
         output, inside = "-", "-"
         if sizes is not None and plain:
             output = str(w.size(axis, sizes[axis]))

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 _TORCH_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+_PAD_BELOW: Any = torch._C._nn.pad  # what Dynamo sees of F.pad, whose Python it looks into
 _SLOTS = ("input", "pad", "mode", "value")
 
 
@@ -29,7 +31,7 @@ class PadCall:
 
 def read_pad(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PadCall | None:
     """The pad call in ``target(*args, **kwargs)``, or None if it is not one. Amounts may be symbolic."""
-    if target is not F.pad:
+    if target is not F.pad and target is not _PAD_BELOW:
         return None
     slots: dict[str, Any] = {**dict(zip(_SLOTS, args)), **kwargs}
     flat: Sequence[Any] = slots["pad"]

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from padrewrite.ops.window import Window
@@ -68,7 +69,7 @@ def partial_conv(
         ValueError: an argument of the wrong rank, shape, sign or name.
     """
     tensors = (x, weight, bias, mask)
-    if not torch.compiler.is_compiling() and has_torch_function_variadic(*tensors):
+    if not torch.compiler.is_dynamo_compiling() and has_torch_function_variadic(*tensors):
         given = (x, weight, bias, stride, padding, dilation, groups)
         return handle_torch_function(partial_conv, tensors, *given, mask=mask, scale=scale, outer=outer)
     window = read_window(tuple(weight.shape[2:]), stride, padding, dilation)
@@ -138,18 +139,12 @@ def mask_form(
 
 def padded_axes(window: Window, outer: Pairs | None = None) -> tuple[int, ...]:
     """The axes along which some window may touch padding, the window's own or that of an earlier pad."""
-    return tuple(
-        axis
-        for axis in range(window.rank)
-        if window.lo[axis] > 0
-        or window.hi[axis] > 0
-        or (outer is not None and not _is_literal(outer[axis], (0, 0)))
-    )
 
+    def is_padded(axis: int) -> bool:
+        own = max(window.padding[axis]) > 0
+        return own or (outer is not None and not all(_surely(side == 0) for side in outer[axis]))
 
-def _is_literal(pair: tuple[int, int], wanted: tuple[int, int]) -> bool:
-    """Equality that never asks a symbolic size for its value."""
-    return all(type(got) is int and got == want for got, want in zip(pair, wanted))
+    return tuple(axis for axis in range(window.rank) if is_padded(axis))
 
 
 def _may_be_empty(window: Window, axis: int, outer: Pairs | None) -> bool:
@@ -159,9 +154,12 @@ def _may_be_empty(window: Window, axis: int, outer: Pairs | None) -> bool:
     if window.dilation[axis] > 1 and reach > 0:
         return True
     before, after = (0, 0) if outer is None else outer[axis]
-    if type(before) is not int or type(after) is not int:
-        return True
-    return window.lo[axis] + before > reach or window.hi[axis] + after > reach
+    return not (_surely(window.lo[axis] + before <= reach) and _surely(window.hi[axis] + after <= reach))
+
+
+def _surely(fact: bool) -> bool:
+    """Whether a comparison is known to hold. Of a symbolic size it is not asked, for that would fix the size."""
+    return isinstance(fact, (bool, torch.SymBool)) and statically_known_true(fact)
 
 
 def _axis_counts(
@@ -205,20 +203,20 @@ def _rescale(
 ) -> Tensor:
     """``out * kernel / count + bias``, and 0 without bias where the count is 0.
 
-    One ``addcmul``: a single pass, and nothing of the output's size is saved for backward, as the ratio needs
-    no gradient. ``kernel / count`` is one rounding and exactly 1 in the interior.
+    One ``addcmul``: nothing of the output's size is saved for backward, as the ratio needs no gradient, and a
+    bias of one number per channel leaves the memory format to ``out``. ``kernel / count`` rounds once, and is
+    exactly 1 in the interior.
     """
-    valid = count > 0 if may_be_empty else None
     full = torch.full((), float(kernel), dtype=_ratio_dtype(dtype), device=out.device)
-    ratio = torch.div(full, count)
+    ratio = torch.div(full, torch.clamp(count, min=1) if may_be_empty else count)
     if scale == "sqrt":
         ratio = torch.sqrt(ratio)
-    if valid is not None:
-        ratio = torch.where(valid, ratio, 0)
-    if bias is not None:
-        bias = torch.reshape(bias, (-1,) + (1,) * rank)
-        bias = bias if valid is None else torch.where(valid, bias, 0)
-    scaled = out * ratio if bias is None else torch.addcmul(bias, out, ratio)
+    if bias is None:
+        scaled = out * ratio
+    else:
+        scaled = torch.addcmul(torch.reshape(bias, (-1,) + (1,) * rank), out, ratio)
+    if may_be_empty:
+        scaled = torch.where(count > 0, scaled, 0)
     if dtype.itemsize >= 4:
         return scaled
     return torch.ops.aten.to.dtype(scaled, dtype)

@@ -7,8 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch.utils._sympy.functions import FloorDiv
 
 from padrewrite.ops.conv import Conv, Pairs, with_padding
+
+
+SPLITS = ("fixed", "upper", "lower", "low", "high", "unknown")
+"""How a pad's (lo, hi) follows from its total, which follows from the input's size: not at all (fixed), halved with
+the odd pixel after (upper) or before (lower), all of it before (low) or after (high), or in no way that is proved."""
+
+
+def split_of(lo: Any, hi: Any) -> str:
+    """The rule that (lo, hi), integers or sympy expressions of sizes, provably follow."""
+    if isinstance(lo, int) and isinstance(hi, int):
+        return "fixed"
+    if lo is None or hi is None:
+        return "unknown"
+    half = FloorDiv(lo + hi, 2)
+    if lo == half:
+        return "upper"
+    if hi == half:
+        return "lower"
+    return "low" if hi == 0 else "high" if lo == 0 else "unknown"
+
+
+def split_total(total: Any, split: str) -> tuple[Any, Any]:
+    """(lo, hi) for a total by a rule other than fixed and unknown."""
+    if split in ("upper", "lower"):
+        small, large = total // 2, total - total // 2
+        return (small, large) if split == "upper" else (large, small)
+    return (total, 0) if split == "low" else (0, total)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +34,21 @@ _LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) for f in (torch.__file__,
 _MUTATORS = {"__setitem__", "__set__", "__delitem__"}
 
 
+@dataclass
+class _ModuleCall:
+    """A module call that is running."""
+
+    fqn: str
+    call: int
+    module: nn.Module | None = None
+    first: Tensor | None = None
+    """Its first positional argument, if that is a tensor."""
+    inside: dict[str, int] = field(default_factory=dict)
+    """Calls per family so far, those of modules inside included."""
+    direct: dict[str, int] = field(default_factory=dict)
+    """Calls per family so far that the module makes itself."""
+
+
 class Recorder(TorchFunctionMode):
     """Builds ``graph`` while it is active. One use; see ``trace.py`` for who drives it."""
 
@@ -47,9 +63,7 @@ class Recorder(TorchFunctionMode):
         self._node_of: dict[int, fx.Node] = {}
         self._alive: list[Any] = []
         """Keeps every tensor seen, because ``_node_of`` is keyed by id."""
-        self._stack: list[tuple[str, int, nn.Module | None, dict[str, int], dict[str, int]]] = [
-            ("", 0, None, {}, {})
-        ]
+        self._stack: list[_ModuleCall] = [_ModuleCall("", 0)]
         self._calls: dict[str, int] = {}
 
     def add_inputs(self, inputs: Inputs) -> None:
@@ -79,7 +93,8 @@ class Recorder(TorchFunctionMode):
         def hook(module: nn.Module, args: Any) -> None:
             call = self._calls.get(fqn, -1) + 1
             self._calls[fqn] = call
-            self._stack.append((fqn, call, module, {}, {}))
+            first = args[0] if args and isinstance(args[0], Tensor) else None
+            self._stack.append(_ModuleCall(fqn, call, module, first))
 
         return hook
 
@@ -164,6 +179,7 @@ class Recorder(TorchFunctionMode):
             evaluate_size, (_print(renamed), names, tuple(d for _, d in places), *sources)
         )
         node.meta["value"] = value.node.hint
+        node.meta["expression"] = renamed
         return node
 
     def _bind(self, result: Any, node: fx.Node) -> None:
@@ -183,20 +199,21 @@ class Recorder(TorchFunctionMode):
     def _describe(self, node: fx.Node, func: Any, args: Any, kwargs: Any) -> None:
         is_pad = func is nn.functional.pad
         if not is_pad and not is_conv(func):
-            node.meta["fqn"] = self._stack[-1][0]
+            node.meta["fqn"] = self._stack[-1].fqn
             return
         name = "pad"
         if not is_pad:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             name = family(func, weight.dim())
         frames: list[Frame] = []
-        for fqn, call, _, counts, _ in self._stack[1:] or self._stack:
-            frames.append(Frame(fqn, call, counts.get(name, 0)))
-            counts[name] = counts.get(name, 0) + 1
-        module, direct = self._stack[-1][2], self._stack[-1][4]
-        kind = "conv" if isinstance(module, _ConvNd) else "pad" if isinstance(module, _PADS) else None
-        node.meta["at"] = Call(tuple(frames), name, direct.get(name, 0), kind)
-        direct[name] = direct.get(name, 0) + 1
+        for running in self._stack[1:] or self._stack:
+            frames.append(Frame(running.fqn, running.call, running.inside.get(name, 0)))
+            running.inside[name] = running.inside.get(name, 0) + 1
+        top = self._stack[-1]
+        kind = "conv" if isinstance(top.module, _ConvNd) else "pad" if isinstance(top.module, _PADS) else None
+        node.meta["at"] = Call(tuple(frames), name, top.direct.get(name, 0), kind)
+        top.direct[name] = top.direct.get(name, 0) + 1
+        node.meta["owner_input"] = None if top.first is None else self._node_of.get(id(top.first))
         node.meta["symbolic"] = bool(self._symbols)
         node.meta["source"] = _source()
 

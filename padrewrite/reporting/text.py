@@ -75,8 +75,7 @@ def plan_parts(
     plan: Plan, width: int = WIDTH, full: bool = False, notes: bool = True
 ) -> Iterator[RenderableType]:
     """Header, one row per pass, the decisions of each pass, notes."""
-    yield Text(_header(plan), style="bold", overflow="fold")
-    yield _summaries(plan, width)
+    yield from heading(plan, width)
     for index, summary in enumerate(plan.passes):
         decisions = _of_pass(plan, index)
         yield Text("-" * width, style="dim")
@@ -85,6 +84,12 @@ def plan_parts(
         yield from (_every_site(decisions, width) if full else _grouped(decisions, width))
     if notes and plan.notes:
         yield grid([("note".ljust(_LABEL), note) for note in plan.notes], width, least=(0, 20), fold=(1,))
+
+
+def heading(plan: Plan, width: int = WIDTH) -> Iterator[RenderableType]:
+    """What was read, and one row per pass."""
+    yield Text(_header(plan), style="bold", overflow="fold")
+    yield _summaries(plan, width)
 
 
 def _header(plan: Plan) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -18,6 +19,7 @@ from padrewrite.nn.deriving import derived_class
 from padrewrite.ops.conv import Pairs, convolve, per_axis
 from padrewrite.ops.pad import PadCall, read_pad
 from padrewrite.ops.partial import partial_conv
+from padrewrite.ops.realise import split_total
 from padrewrite.ops.window import Ints
 
 _CONVS: dict[str, Any] = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
@@ -46,6 +48,11 @@ class ConvChange:
     groups: int
     explicit: int
     """How many explicit pads before the call belong to it."""
+    amounts: Pairs
+    splits: tuple[str, ...]
+    """What those pads add per axis, and how that follows from the input's size (``ops.realise.SPLITS``)."""
+    reads_input: bool
+    """They pad the first argument of the forward."""
     new_stride: Ints
     new_dilation: Ints
 
@@ -53,9 +60,10 @@ class ConvChange:
 class Redirect(TorchFunctionMode):
     """Active during one forward of ``owner``."""
 
-    def __init__(self, owner: Any, changes: tuple[ConvChange, ...]) -> None:
+    def __init__(self, owner: Any, changes: tuple[ConvChange, ...], source: Any) -> None:
         super().__init__()
         self.owner = owner
+        self.source = source
         self.changes = changes
         self.seen: dict[str, int] = {"conv1d": 0, "conv2d": 0, "conv3d": 0}
         self.pads: list[tuple[Tensor, PadCall]] = []
@@ -100,11 +108,13 @@ class Redirect(TorchFunctionMode):
             change.groups,
             change.modes,
             change.partial,
-            outer if self.pads else None,
+            outer if change.explicit else None,
         )
 
     def _before_pads(self, x: Any, rank: int, change: ConvChange) -> tuple[Any, Any]:
         """What the explicit pads right before the call padded, and the (lo, hi) they added per spatial axis."""
+        if torch.compiler.is_dynamo_compiling():
+            return self._pads_by_rule(x, change)
         amounts: Any = ((0, 0),) * rank
         for _ in range(change.explicit):
             for result, pad in self.pads:
@@ -114,6 +124,27 @@ class Redirect(TorchFunctionMode):
                     x = pad.x
                     break
         return x, amounts
+
+    def _pads_by_rule(self, x: Any, change: ConvChange) -> tuple[Any, Any]:
+        """The same where torch.compile traces, which shows a mode no ``F.pad``: by the rule that was proved."""
+        rank, amounts = len(change.stride), []
+        for axis in range(rank):
+            split = change.splits[axis] if change.splits else "fixed"
+            if split == "fixed":
+                amounts.append(change.amounts[axis])
+                continue
+            if split == "unknown" or not change.reads_input:
+                raise SiteMismatch(
+                    f"{change.site}: an explicit pad before it follows the input's size in a way that torch.compile "
+                    "does not show. Compile the original with backend='padrewrite' instead."
+                )
+            dim = axis - rank
+            amounts.append(split_total(x.shape[dim] - self.source.shape[dim], split))
+        if change.bypass and change.explicit:
+            for axis in range(rank):
+                lo, hi = amounts[axis]
+                x = x.narrow(axis - rank, lo, x.shape[axis - rank] - lo - hi)
+        return x, tuple(amounts)
 
     def _check(self, change: ConvChange, slots: Any) -> None:
         weight, rank = slots["weight"], len(change.stride)
@@ -143,7 +174,7 @@ class RedirectedMixin:
     _padrewrite_changes: tuple[ConvChange, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with Redirect(self, self._padrewrite_changes):
+        with Redirect(self, self._padrewrite_changes, args[0] if args else None):
             return super().forward(*args, **kwargs)  # pyright: ignore
 
 

@@ -114,6 +114,12 @@ def _conv_change(edit: Edit, owner: str) -> ConvChange:
         partial=own.partial,
         groups=own.groups,
         explicit=len(edit.site.handle.pads),
+        amounts=tuple(
+            (sum(p.amounts[a][0] for p in edit.explicit), sum(p.amounts[a][1] for p in edit.explicit))
+            for a in range(before.window.rank)
+        ),
+        splits=edit.site.handle.splits,
+        reads_input=edit.site.handle.reads_input and owner == edit.site.fqn,
         new_stride=own.stride,
         new_dilation=own.dilation,
     )

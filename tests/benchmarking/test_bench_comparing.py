@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from padrewrite.benchmarking import compare
+from padrewrite.benchmarking.comparing import refine_first
 from padrewrite.errors import InputsError, ModelError
 
 CPU = torch.device("cpu")
@@ -58,7 +59,8 @@ def test_figures_follow_from_the_readings() -> None:
     clock = _ToldClock(log, {"A": base, "B": other})
     comparison = compare(_loggers("AB", log), rounds=5, warmup=1, device=CPU, clock=clock)
     slower = comparison["B"]
-    assert (comparison["A"].first, slower.first, slower.first_ratio) == (7.0, 21.0, 3.0)
+    assert (comparison["A"].first.value, slower.first.value, slower.first_ratio.value) == (7.0, 21.0, 3.0)
+    assert (slower.pairs, slower.first_ratio.coverage) == (1, 0.0)
     assert slower.seconds == (2.0, 2.5, 20.0, 20.0, 15.0)
     assert slower.median.value == 15.0
     assert (slower.ratio.value, slower.ratio.low, slower.ratio.high) == (2.0, 1.5, 2.5)
@@ -78,6 +80,31 @@ def test_only_the_first_call_runs_in_its_context() -> None:
 
     compare(_loggers("AB", log), rounds=2, warmup=0, device=CPU, around_first=around)
     assert " ".join(log) == "(A A ) (B B ) A B B A"
+
+
+def test_first_calls_are_of_fresh_callables_in_rotating_order() -> None:
+    log: list[str] = []
+    made: list[str] = []
+
+    def maker(name: str) -> Callable[[], Callable[[], object]]:
+        def make() -> Callable[[], object]:
+            made.append(name)
+            return lambda: log.append(name)
+
+        return make
+
+    clock = _ToldClock(log, {"A": [9.0, 1.0, 1.0, 2.0, 4.0], "B": [9.0, 1.0, 3.0, 2.0, 20.0]})
+    comparison = compare(_loggers("AB", log), rounds=1, warmup=0, device=CPU, clock=clock)
+    log.clear()
+    refined = refine_first(comparison, {"A": maker("A"), "B": maker("B")}, pairs=3, device=CPU, clock=clock)
+    assert "".join(log) == "".join(made) == "ABBAAB"
+    assert (refined["A"].first.value, refined["B"].first.value) == (2.0, 3.0)
+    # 3/1, 2/2, 20/4
+    assert (refined["B"].first_ratio.value, refined["B"].first_ratio.low) == (3.0, 1.0)
+    assert refined["B"].pairs == 3
+    assert refined["B"].seconds == comparison["B"].seconds
+    with pytest.raises(ModelError, match="'B' failed in the first call of copy 1"):
+        refine_first(comparison, {"A": maker("A"), "B": lambda: lambda: 1 / 0}, pairs=1, device=CPU)
 
 
 @pytest.mark.parametrize("enabled", [True, False])

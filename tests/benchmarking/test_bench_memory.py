@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,17 @@ def test_each_kept_tensor_is_counted_though_its_memory_is_used_again() -> None:
             return x + self.weight
 
     assert _saved(Forgetful(), torch.zeros(size)) == 4 * size * 4
+
+
+def test_nothing_stays_in_memory() -> None:
+    refs: list[weakref.ref[torch.Tensor]] = []
+
+    def forward(x: torch.Tensor) -> None:
+        refs.append(weakref.ref(x.exp()))
+
+    x = torch.ones(10, requires_grad=True)
+    assert saved_bytes(lambda: forward(x), nn.Identity(), x) == 40
+    assert refs[0]() is None
 
 
 def test_peak_is_unknown_on_the_cpu() -> None:

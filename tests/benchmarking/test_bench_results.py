@@ -69,7 +69,11 @@ def test_json_figures_and_raw_rounds() -> None:
     rewritten = json.loads(report.to_json(raw=True))["cases"][0]["variants"][1]
     assert rewritten["rounds"] == pytest.approx([1.25, 1.2625, 1.275, 1.2875, 1.3, 1.3125])
     assert rewritten["ratio"]["median"] == pytest.approx(1.25)
-    assert rewritten["first_iteration"] == {"seconds": 5.0, "ratio": 2.5}
+    assert rewritten["first_iteration"] == {
+        "seconds": {"median": 5.0, "interval": [5.0, 5.0], "coverage": 0.0},
+        "ratio": {"median": 2.5, "interval": [2.5, 2.5], "coverage": 0.0},
+        "pairs": 1,
+    }
     assert rewritten["structure"]["kernels"] == 12
     assert rewritten["structure"]["saved_bytes"] is None
 

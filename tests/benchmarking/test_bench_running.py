@@ -50,7 +50,8 @@ def test_eager_cases_and_their_order() -> None:
     for case in report.cases:
         assert [t.name for t in case.comparison.timings] == ["original", "rewritten"]
         assert all(
-            len(t.seconds) == 6 and min(t.seconds) > 0 and t.first > 0 for t in case.comparison.timings
+            len(t.seconds) == 6 and min(t.seconds) > 0 and t.first.low > 0 and t.pairs == 6
+            for t in case.comparison.timings
         )
     assert report.case("eager", "eval").structures["original"].saved_bytes is None
     zeros, circular = (
@@ -102,8 +103,8 @@ def test_every_case_starts_from_fresh_copies() -> None:
             return super().forward(x * self.cache)
 
     run_bench(Net(), Lazy(), _inputs(), modes=("eager",), rounds=1, warmup=0)
-    # Once on the throwaway copy and once on the timed one, in both phases.
-    assert first_calls == ["eval", "eval", "train", "train"]
+    # On the throwaway copy, on the one timed in rounds, and on the one timed for its first call.
+    assert first_calls == ["eval"] * 3 + ["train"] * 3
 
 
 class Failing(Net):
@@ -152,6 +153,7 @@ def test_a_pair_with_nothing_to_train_is_an_error_in_training_only() -> None:
         ({"rounds": 0}, "rounds=0"),
         ({"warmup": -1}, "warmup=-1"),
         ({"threads": 0}, "threads=0"),
+        ({"device": "gpu"}, "does not know device 'gpu'"),
         ({"device": "meta"}, "cannot time device 'meta'"),
     ],
 )

@@ -175,6 +175,23 @@ class PadInTheParent(nn.Module):
 
 
 @tabulate(LAYERS, noise(1, 3, 9, 12))
+class PadWrittenByHand(nn.Module):
+    """A zero pad whose columns are then overwritten, in place and through a view: wrapping around by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = F.pad(x, (1, 1, 1, 1))
+        wide[:, :, 1:-1, 0], wide[:, :, 1:-1, -1] = x[..., -1], x[..., 0]
+        wide = F.pad(self.first(wide), (1, 1, 0, 0))
+        wide[..., :1].copy_(wide[..., -2:-1])
+        wide = F.pad(self.second(wide), (1, 1, 0, 0)).add_(1)
+        return self.third(wide)
+
+
+@tabulate(LAYERS, noise(1, 3, 9, 12))
 class StringPaddings(nn.Module):
     """'same' with even kernels and dilation, which torch pads unevenly, and 'valid'."""
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from operator import attrgetter
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,22 @@ class Network:
     """Why the network is refused as a whole, or None where it must be handled."""
     package: str | None = None
     """What must be installed to build it."""
+
+    def make(self) -> nn.Module:
+        """``build()``, or the calling test is skipped where the package is missing."""
+        if self.package:
+            pytest.importorskip(self.package)
+        return self.build()
+
+
+def each(networks: dict[str, Network]) -> list[Any]:
+    """The networks as test parameters, the slow ones and those of other packages marked."""
+    params: list[Any] = []
+    for network in networks.values():
+        marks = [] if network.fast else [pytest.mark.slow]
+        marks += [pytest.mark.zoo] if network.package else []
+        params.append(pytest.param(network, id=network.name, marks=marks))
+    return params
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:

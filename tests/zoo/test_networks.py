@@ -1,138 +1,114 @@
-"""Every network of the collection builds, runs and repeats itself; the counter of convolutions is right."""
+"""The engine on every network, against eager, the dispatcher and a naive float64 reference."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.fx as fx
 from torch import Tensor, nn
 
-from . import counting
+import padrewrite
+from padrewrite.errors import PadrewriteError
+
 from .awkward import AWKWARD
 from .counting import count_convolutions
-from .networks import NETWORKS, Network, call, tensors_in
+from .networks import NETWORKS, Inputs, Network, call, each, tensors_in
+from .reference import NaivePartial
 
-ALL = {**NETWORKS, **AWKWARD}
-
-
-def each(networks: dict[str, Network]) -> list[object]:
-    """The networks as parameters, the slow ones and those of other packages marked."""
-    params: list[object] = []
-    for network in networks.values():
-        marks = [pytest.mark.slow] if not network.fast else []
-        marks += [pytest.mark.zoo] if network.package else []
-        params.append(pytest.param(network, id=network.name, marks=marks))
-    return params
+HANDLED = {name: n for name, n in {**AWKWARD, **NETWORKS}.items() if n.expect is None}
+REFUSED = {name: n for name, n in AWKWARD.items() if n.expect is not None}
+PASSES = ["partial-padding"]
 
 
-def built(network: Network) -> nn.Module:
-    if network.package:
-        pytest.importorskip(network.package)
-    return network.build()
+class RunGraph(fx.Interpreter):
+    """Runs a recorded graph with the state of a model, without the engine's own executor."""
+
+    def __init__(self, graph: padrewrite.Graph, model: nn.Module) -> None:
+        assert graph.nodes is not None
+        super().__init__(nn.Module(), graph=graph.nodes)
+        self.state = {**dict(model.named_parameters()), **dict(model.named_buffers()), **graph.constants}
+
+    def fetch_attr(self, target: str) -> Tensor:
+        return self.state[target]
 
 
-def outputs(network: Network, model: nn.Module) -> list[Tensor]:
-    """The tensors of one run, random numbers repeated."""
-    with torch.no_grad(), torch.random.fork_rng(devices=()):
+@torch.no_grad()
+def run(model: Any, inputs: Inputs) -> list[Tensor]:
+    """The tensors of one run from a fixed random state."""
+    with torch.random.fork_rng(devices=()):
         torch.manual_seed(3)
-        return [t.clone() for t in tensors_in(call(model, network.inputs()))]
+        return [t.detach() for t in tensors_in(call(model, inputs))]
 
 
-@pytest.mark.parametrize("network", each(ALL))
-def test_network_repeats_itself(network: Network) -> None:
-    """Two builds give the same numbers, finite and not all equal."""
-    one, two = outputs(network, built(network)), outputs(network, built(network))
-    assert one
-    assert len(one) == len(two)
-    assert all(torch.equal(a, b) for a, b in zip(one, two))
-    assert all(bool(a.isfinite().all()) for a in one)
-    assert any(float(a.abs().max()) > 1e-3 and bool((a != a.flatten()[0]).any()) for a in one)
+def mapped(value: Any, function: Any) -> Any:
+    """``value`` with ``function`` applied to its floating-point tensors."""
+    if isinstance(value, Tensor):
+        return function(value) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(mapped(v, function) for v in value)
+    return {k: mapped(v, function) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-@pytest.mark.parametrize("network", each(ALL))
-def test_counts_do_not_depend_on_the_grad_mode(network: Network) -> None:
-    """no_grad and inference_mode decompose convolutions at different levels; the counts and weights agree."""
-    runs: list[list[tuple[int, ...]]] = []
-    for inference in (False, True):
-        model, inputs = built(network), network.inputs()
-        calls = count_convolutions(
-            lambda model=model, inputs=inputs: call(model, inputs), inference=inference
-        )
-        runs.append([c.weight_shape for c in calls])
-    assert runs[0] == runs[1]
+def distance(got: list[Tensor], wanted: list[Tensor]) -> float:
+    """The largest difference relative to the largest value of each output."""
+    assert [t.shape for t in got] == [t.shape for t in wanted]
+    worst = 0.0
+    for a, b in zip(got, wanted):
+        if b.numel():
+            scale = float(b.abs().max()) or 1.0
+            worst = max(worst, float((a - b).abs().max()) / scale)
+    return worst
 
 
-def test_collection_is_broad() -> None:
-    real = [n for n in NETWORKS.values() if n.fast]
-    assert len(real) >= 26
-    assert {n.package for n in real} == {"pytorchcv", "monai", "efficientnet_pytorch"}
-    assert len([n for n in AWKWARD.values() if n.expect is None]) >= 35
-    assert all(type(n.build()).__doc__ for n in AWKWARD.values())
+@pytest.mark.parametrize("network", each(HANDLED))
+def test_recording_equals_eager(network: Network) -> None:
+    """The graph, run on its own, repeats eager; recorded symbolically, also for other values."""
+    model = network.make()
+    graph = padrewrite.record(model, example_inputs=network.inputs())
+    others = [lambda t: t] + ([lambda t: t.flip(-1) * 1.25] if graph.how == "symbolic" else [])
+    for other in others:
+        inputs = mapped(network.inputs(), other)
+        wanted = run(network.make(), inputs)
+        flat = tensors_in(mapped(inputs, lambda t: t.clone()))
+        got = run(RunGraph(graph, network.make()).run, tuple(flat))
+        assert distance(got, wanted) < 1e-6
 
 
-def _modules(*layers: nn.Module) -> Callable[[Tensor], object]:
-    return nn.Sequential(*layers)
+@pytest.mark.parametrize("network", each(HANDLED))
+def test_every_convolution_is_decided_and_rewritten_right(network: Network) -> None:
+    """One decision per dispatched convolution; the rewritten model equals the naive reference in float64."""
+    model, inputs = network.make(), network.inputs()
+    seen = count_convolutions(lambda: run(model, inputs))
+    model = network.make()
+    plan = padrewrite.plan(model, PASSES, example_inputs=network.inputs(), allow_no_effect=True)
+    assert len({d.site for d in plan.decisions}) == len(plan.decisions)
+    assert [weight_shape(d.before) for d in plan.decisions] == [c.weight_shape for c in seen]
+    assert all(d.reason and d.code for d in plan.decisions)
+
+    new = padrewrite.apply(model, plan).double()
+    inputs, original = mapped(network.inputs(), Tensor.double), network.make().double()
+    with NaivePartial(
+        [d.before["padding"] if d.status == "rewritten" else None for d in plan.decisions]
+    ) as mode:
+        wanted = run(original, inputs)
+    assert mode.calls == len(seen)
+    assert distance(run(new, inputs), wanted) < 1e-10
+    if any(d.status == "rewritten" for d in plan.decisions):
+        plain = run(network.make().double(), inputs)
+        assert distance(plain, wanted) > 1e-7, "partial padding made no difference: the check tests nothing"
 
 
-COUNTED = {
-    "module": (_modules(nn.Conv2d(4, 4, 3, padding=1)), (1, 4, 6, 7), 1),
-    "twice": (_modules(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)), (1, 4, 6, 7), 2),
-    "even same": (_modules(nn.Conv2d(4, 4, 2, padding="same")), (1, 4, 6, 7), 1),
-    "odd same": (_modules(nn.Conv2d(4, 4, 3, padding="same")), (1, 4, 6, 7), 1),
-    "reflect": (_modules(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")), (1, 4, 6, 7), 1),
-    "depthwise": (_modules(nn.Conv2d(4, 8, 3, groups=4, dilation=2)), (1, 4, 6, 7), 1),
-    "unbatched": (_modules(nn.Conv2d(4, 4, 3)), (4, 6, 7), 1),
-    "1-D": (_modules(nn.Conv1d(4, 4, 3)), (2, 4, 6), 1),
-    "3-D": (_modules(nn.Conv3d(4, 4, 3)), (2, 4, 6, 5, 4), 1),
-    "transposed": (_modules(nn.ConvTranspose1d(4, 4, 3), nn.ConvTranspose1d(4, 2, 2)), (2, 4, 6), 2),
-    "functional": (lambda x: F.conv2d(x, torch.ones(1, 4, 3, 3)), (1, 4, 6, 7), 1),
-    "aten": (lambda x: torch.ops.aten.conv2d(x, torch.ones(1, 4, 3, 3)), (1, 4, 6, 7), 1),
-    "low level": (
-        lambda x: torch.convolution(
-            x, torch.ones(1, 4, 3, 3), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1
-        ),
-        (1, 4, 6, 7),
-        1,
-    ),
-    "no convolution": (
-        lambda x: F.avg_pool2d(x.to(torch.float64), 2) @ torch.ones(3, 2).double(),
-        (1, 4, 6, 7),
-        0,
-    ),
-}
+@pytest.mark.parametrize("network", each(REFUSED))
+def test_refused_as_a_whole(network: Network) -> None:
+    with pytest.raises(PadrewriteError):
+        padrewrite.plan(network.make(), PASSES, example_inputs=network.inputs())
 
 
-@pytest.mark.parametrize("mode", ["grad", "no_grad", "inference"])
-@pytest.mark.parametrize("case", COUNTED)
-def test_counter(case: str, mode: str) -> None:
-    run, shape, count = COUNTED[case]
-    x = torch.randn(shape)
-    if mode == "grad":
-        with counting.ConvolutionCounter() as counter:
-            run(x)
-        calls = counter.calls
-    else:
-        calls = count_convolutions(lambda: run(x), inference=mode == "inference")
-    assert len(calls) == count
-    assert all(len(c.weight_shape) >= 3 and len(c.input_shape) >= 3 for c in calls)
-
-
-def test_counter_counts_scripted_code_and_not_the_backward_pass() -> None:
-    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)))
-    x = torch.randn(1, 4, 9, 9)
-    for _ in range(3):  # the profiling executor swaps in optimised code at the second and third call
-        assert len(count_convolutions(lambda: scripted(x))) == 2
-    with counting.ConvolutionCounter() as counter:
-        F.conv2d(x, torch.ones(1, 4, 3, 3, requires_grad=True)).sum().backward()
-    assert len(counter.calls) == 1
-
-
-def test_counter_knows_nothing_of_the_engine() -> None:
-    tree = ast.parse(Path(counting.__file__).read_text(encoding="utf-8"))
-    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    assert not [name for name in names if name is None or name.split(".")[0] == "padrewrite"]
+def weight_shape(before: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of the weight that a decision describes."""
+    channels = (before["in_channels"], before["out_channels"])
+    first, second = channels if before["transposed"] else channels[::-1]
+    return (first, second // before["groups"], *before["kernel_size"])

@@ -1,0 +1,86 @@
+"""Convolutions of Dynamo's graphs that cannot be rewritten: written out already, or with symbolic arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx as fx
+
+from padrewrite.ops import partial
+from padrewrite.ops.conv import read_conv
+from padrewrite.ops.reading import ConvNode, read_node
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Stands in for the target of a call that is to be left alone."""
+
+    target: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.target, "__name__", "call")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.target(*args, **kwargs)
+
+
+def hint_of(size: Any) -> int | None:
+    """A size, or the number that a symbolic size had when Dynamo traced; None if it had none."""
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    if size.node.maybe_as_int() is not None:
+        return size.node.maybe_as_int()
+    return int(size.node.hint) if size.node.has_hint() else None
+
+
+def is_symbolic(conv: fx.Node) -> bool:
+    """True if the kernel's shape or an argument other than the input is not a plain number."""
+    weight = conv.args[1] if len(conv.args) > 1 else conv.kwargs["weight"]
+    assert isinstance(weight, fx.Node)
+    sizes = weight.meta["example_value"].shape
+    return any(isinstance(s, torch.SymInt) for s in sizes) or any(
+        isinstance(n.meta.get("example_value"), torch.SymInt) for n in conv.all_input_nodes
+    )
+
+
+def read_with_hints(conv: fx.Node) -> ConvNode:
+    """The convolution with the numbers that its arguments had when Dynamo traced."""
+    if not is_symbolic(conv):
+        found = read_node(conv)
+        assert found is not None
+        return found
+
+    def number(value: fx.Node) -> Any:
+        return value.meta["value"] if "value" in value.meta else value
+
+    args, kwargs = fx.node.map_arg((conv.args, dict(conv.kwargs)), number)
+    call = read_conv(conv.target, args, kwargs, lambda n: n.meta["shape"])
+    assert call is not None
+    return ConvNode(conv, call, call.op, call.x)
+
+
+def expanded_scale(conv: fx.Node) -> str | None:
+    """The scale of the partial convolution whose code made this call, or None if another's did.
+
+    Dynamo writes a partial convolution out; the trace of where each call comes from tells it from a plain one.
+    """
+    if f'File "{partial.__file__}"' not in (conv.meta.get("stack_trace") or ""):
+        return None
+    ratios = [user.args[-1] for user in conv.users if _name(user) in ("mul", "addcmul")]
+    near = [n for ratio in ratios if isinstance(ratio, fx.Node) for n in _near(ratio, 3)]
+    return "sqrt" if any(_name(n) == "sqrt" for n in near) else "mean"
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _near(node: fx.Node, steps: int) -> list[fx.Node]:
+    """The node and what it was made of, at most ``steps`` calls back."""
+    if steps == 0:
+        return [node]
+    return [node, *(n for source in node.all_input_nodes for n in _near(source, steps - 1))]

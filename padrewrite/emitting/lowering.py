@@ -1,0 +1,74 @@
+"""From a rewritten graph back to Dynamo's: plain torch calls only, each with the meta that compilers look for.
+
+Everything is written out in calls that the compilers' caches know; a call of our own would switch them off.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch.fx as fx
+
+from padrewrite.emitting.convolutions import Hidden
+from padrewrite.ops.partial import border_form, partial_conv, read_window
+
+_OURS = ("at", "origin", "shape", "source", "value")
+_SHARED = ("nn_module_stack", "source_fn_stack", "stack_trace")
+"""Meta that describes every call a call is written out as."""
+_ARGUMENTS = inspect.signature(partial_conv)
+
+
+def lower(nodes: fx.Graph, original: fx.Graph) -> fx.Graph:
+    """``nodes``, a rewritten copy of ``original``, in the form of a Dynamo graph. Edited in place."""
+    _drop_stale_values(nodes)
+    tracer = fx.proxy.GraphAppendingTracer(nodes)
+    for node in list(nodes.nodes):
+        if isinstance(node.target, Hidden):
+            node.target = node.target.target
+        elif node.target is partial_conv:
+            _expand(node, tracer)
+    for mine, given in zip(nodes.find_nodes(op="placeholder"), original.find_nodes(op="placeholder")):
+        if hasattr(given, "_dynamo_source"):
+            mine._dynamo_source = given._dynamo_source
+    nodes.output_node().meta.update(original.output_node().meta)
+    for node in nodes.nodes:
+        for key in _OURS:
+            node.meta.pop(key, None)
+    nodes.lint()
+    return nodes
+
+
+def _drop_stale_values(nodes: fx.Graph) -> None:
+    """Of the calls that stand for one call of Dynamo's, only the last has the value that call had."""
+    last: dict[str, fx.Node] = {}
+    for node in nodes.nodes:
+        origin = node.meta.get("origin", node.name)
+        if origin in last:
+            last[origin].meta.pop("example_value", None)
+        last[origin] = node
+
+
+def _expand(node: fx.Node, tracer: fx.proxy.GraphAppendingTracer) -> None:
+    """Writes a partial convolution out in torch calls."""
+    call = _ARGUMENTS.bind(*node.args, **node.kwargs)
+    call.apply_defaults()
+    given = call.arguments
+    window = read_window(given["weight"].meta["shape"][2:], given["stride"], given["padding"], given["dilation"])
+    dtype = node.meta["example_value"].dtype
+
+    def proxy(value: Any) -> Any:
+        return fx.node.map_aggregate(value, lambda v: fx.Proxy(v, tracer) if isinstance(v, fx.Node) else v)
+
+    before = node.prev
+    with node.graph.inserting_before(node):
+        x, weight, bias, outer = (proxy(given[name]) for name in ("x", "weight", "bias", "outer"))
+        new: fx.Node = border_form(
+            x, weight, bias, window, given["groups"], scale=given["scale"], outer=outer, dtype=dtype
+        ).node  # pyright: ignore[reportAttributeAccessIssue]
+    while before.next is not node:
+        before = before.next
+        before.meta.update({key: node.meta[key] for key in _SHARED if key in node.meta})
+    new.meta.update(node.meta)
+    node.replace_all_uses_with(new)
+    node.graph.erase_node(node)
