@@ -2,13 +2,13 @@
 
 from padrewrite import errors, formulas, nn, ops
 from padrewrite.__about__ import VERSION as __version__
+from padrewrite.checks.verification import Verification
 from padrewrite.contracts import Contract, Evidence
 from padrewrite.graph import Graph, Site
 from padrewrite.pipeline import apply, plan, record, report, revert, transform, verify
 from padrewrite.planning import Decision, Plan
 from padrewrite.reporting.report import Report
 from padrewrite.rewriting import Check, Match, Pass
-from padrewrite.checks.verification import Verification
 
 __all__ = [
     "Check",

@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
@@ -16,7 +16,10 @@ def encode(value: Any) -> Any:
     """``value`` as JSON types. Dataclasses that have a ``kind`` carry it, so that unions can be read back."""
     if is_dataclass(value) and not isinstance(value, type):
         kind = {"kind": value.kind} if isinstance(getattr(type(value), "kind", None), str) else {}  # pyright: ignore
-        return {**kind, **{f.name: encode(getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")}}
+        return {
+            **kind,
+            **{f.name: encode(getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")},
+        }
     if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
     if isinstance(value, (tuple, list)):
@@ -42,7 +45,7 @@ def decode(kind: type[T], data: Any) -> T:
     return kind(**{n: _value(hints[n], data[n]) for n in names})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
@@ -53,7 +56,9 @@ def _value(hint: Any, data: Any) -> Any:
         if data is None:
             return None
         options = [a for a in args if a is not type(None)]
-        tagged = [a for a in options if isinstance(data, dict) and getattr(a, "kind", None) == data.get("kind")]  # pyright: ignore
+        tagged = [
+            a for a in options if isinstance(data, dict) and getattr(a, "kind", None) == data.get("kind")
+        ]  # pyright: ignore
         return _value((tagged or options)[0], data)
     if origin is tuple:
         if len(args) == 2 and args[1] is Ellipsis:

@@ -27,9 +27,7 @@ class Contract:
     @classmethod
     def interior(cls, op: Conv) -> Contract:
         """Equal except in the ring of outputs whose window touches padding, at most this many per side."""
-        ring = tuple(
-            tuple(float(-(-pad // s)) for pad in pair) for pair, s in zip(op.padding, op.stride)
-        )
+        ring = tuple(tuple(float(-(-pad // s)) for pad in pair) for pair, s in zip(op.padding, op.stride))
         return cls("interior", ring)
 
     @classmethod

@@ -49,7 +49,9 @@ def feasible(model: nn.Module, site: Site, after: Conv) -> Edit | Check:
     """The edit that writes ``after``, or the check that fails."""
     assert isinstance(site.op, Conv)
     if not site.handle.plain:
-        return Check("unsupported-call", False, "it is made by torch.convolution or an aten call; use F.convNd")
+        return Check(
+            "unsupported-call", False, "it is made by torch.convolution or an aten call; use F.convNd"
+        )
     module = model.get_submodule(site.fqn)
     handle = site.handle
     direct = handle.call.owner_kind == "conv" and handle.call.direct == 0
@@ -60,23 +62,34 @@ def feasible(model: nn.Module, site: Site, after: Conv) -> Edit | Check:
         if not realise(after, explicit).bypass:
             return Edit(site, site.op, after, _way(module, after), site.fqn, explicit)
     if site.input_shape is None and not has_stock_forward(module):
-        return Check("own-forward", False, f"{type(module).__name__} has its own forward; give example_inputs")
+        return Check(
+            "own-forward", False, f"{type(module).__name__} has its own forward; give example_inputs"
+        )
     owner = _common_owner(site)
     if "forward" in vars(model.get_submodule(owner)):
-        return Check("instance-forward", False, f"{owner or 'the model'}.forward is set on the instance; set it on the class")
+        return Check(
+            "instance-forward",
+            False,
+            f"{owner or 'the model'}.forward is set on the instance; set it on the class",
+        )
     return Edit(site, site.op, after, REDIRECT, owner, handle.amounts)
 
 
 def conflicts(graph: Graph, edits: Sequence[Edit]) -> dict[str, Check]:
     """Sites of modules called several times whose calls would not all be rewritten alike."""
     by_id = {edit.site.id: edit for edit in edits}
+    places: dict[tuple[object, ...], list[Site]] = {}
+    for site in graph.convs():
+        places.setdefault(_place(site), []).append(site)
     refused: dict[str, Check] = {}
     for edit in edits:
-        for other in graph.convs():
-            if _same_place(edit.site, other) and not _alike(edit, by_id.get(other.id)):
-                reason = f"{other.id} is the same module and would not be rewritten alike; select both or clone it"
-                refused[edit.site.id] = Check("shared-module", False, reason)
-                break
+        others = (s for s in places[_place(edit.site)] if s.id != edit.site.id)
+        other = next((s for s in others if not _alike(edit, by_id.get(s.id))), None)
+        if other is not None:
+            reason = (
+                f"{other.id} is the same module and would not be rewritten alike; select both or clone it"
+            )
+            refused[edit.site.id] = Check("shared-module", False, reason)
     return refused
 
 
@@ -89,7 +102,10 @@ def has_stock_forward(module: nn.Module) -> bool:
 
 def _is_known(cls: type, method: str) -> bool:
     owner = next((c for c in cls.__mro__ if method in vars(c)), None)
-    return owner in (PartialConvMixin, AxisPaddedMixin) or getattr(owner, "__module__", "") == torch_conv.__name__
+    return (
+        owner in (PartialConvMixin, AxisPaddedMixin)
+        or getattr(owner, "__module__", "") == torch_conv.__name__
+    )
 
 
 def _way(module: nn.Module, after: Conv) -> str:
@@ -107,9 +123,10 @@ def _common_owner(site: Site) -> str:
     return common[-1][0]
 
 
-def _same_place(a: Site, b: Site) -> bool:
-    ca, cb = a.handle.call, b.handle.call
-    return a.id != b.id and a.fqn == b.fqn and (ca.family, ca.direct, ca.owner_kind) == (cb.family, cb.direct, cb.owner_kind)
+def _place(site: Site) -> tuple[object, ...]:
+    """The same for every call that one line of a module's forward makes, however often the module is called."""
+    call = site.handle.call
+    return site.fqn, call.family, call.direct, call.owner_kind
 
 
 def _alike(edit: Edit, other: Edit | None) -> bool:

@@ -335,8 +335,8 @@ def _hidden_pads(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> set[fx.Node]
     hidden: set[fx.Node] = set()
     for node in reversed(nodes.nodes):
         if node.op == "call_function" and read_pad(node.target, node.args, dict(node.kwargs)) is not None:
-            known = folding.get(node, set()) | hidden
-            if all(user in known for user in node.users):
+            folded_by = folding.get(node, set())
+            if all(user in folded_by or user in hidden for user in node.users):
                 hidden.add(node)
     return hidden
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from padrewrite.checks.verification import Verification, check_model as check_contracts
+from padrewrite.checks.verification import Verification
+from padrewrite.checks.verification import check_model as check_contracts
 from padrewrite.errors import ContractViolation, PadrewriteError, PlanError, RevertError, WriteError
 from padrewrite.feasibility import Edit
 from padrewrite.graph import Graph
@@ -187,7 +188,9 @@ def revert(model: nn.Module, *, original: nn.Module | None = None) -> nn.Module:
     """
     check_model(model)
     if take_back(model) == 0 and history(model) is None:
-        raise RevertError(f"this {type(model).__name__} carries no rewrite of padrewrite's: nothing to revert.")
+        raise RevertError(
+            f"this {type(model).__name__} carries no rewrite of padrewrite's: nothing to revert."
+        )
     forget(model)
     return model
 

@@ -129,7 +129,9 @@ class Plan:
             raise PlanError(f"the plan is not complete JSON ({error}); was the file cut short?") from error
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
-            raise PlanError(f"the file's schema is {schema!r}, not {SCHEMA!r}; make the plan again with this version.")
+            raise PlanError(
+                f"the file's schema is {schema!r}, not {SCHEMA!r}; make the plan again with this version."
+            )
         try:
             return decode(cls, data)
         except (KeyError, TypeError, ValueError) as error:
@@ -180,7 +182,9 @@ def make_plan(
     if graph.nodes is None:
         blind = [p.name for p in passes if p.needs == "dataflow"]
         if blind:
-            raise PassError(f"{', '.join(blind)} must see how convolutions are connected: give example_inputs.")
+            raise PassError(
+                f"{', '.join(blind)} must see how convolutions are connected: give example_inputs."
+            )
     current, summaries, decisions = graph, [], []
     edits: dict[str, Edit] = {}
     for one in passes:
@@ -243,7 +247,9 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
             check = Check.keep("no-match", False, f"{one.name} has nothing to say about it")
             _decide(decisions, _not_rewritten(one, site, check, 0))
     edits = tuple(edit for *_, edit in wanted.values() if edit is not None)
-    new_graph = graph.replace((graph.sites[i], after) for i, (_, after, _, _) in wanted.items()) if wanted else graph
+    new_graph = (
+        graph.replace((graph.sites[i], after) for i, (_, after, _, _) in wanted.items()) if wanted else graph
+    )
     ordered = tuple(decisions[i] for i in graph.sites)
     contract = Contract.weakest([promise for _, _, promise, _ in wanted.values()])
     return Outcome(ordered, edits, new_graph, len(matches), contract)
@@ -269,14 +275,18 @@ def _first_failure(one: Pass, match: Match, chosen: frozenset[str]) -> tuple[Che
         return Check.keep("not-selected", False, "include, exclude or where left it out"), 0
     if not all(selected):
         cut = ", ".join(s.id for s, yes in zip(match.sites, selected) if not yes)
-        return Check("selector-cuts-match", False, f"it belongs together with {cut}, which was not selected"), 0
+        return Check(
+            "selector-cuts-match", False, f"it belongs together with {cut}, which was not selected"
+        ), 0
     for passed, check in enumerate(one.legality(match)):
         if not check.ok:
             return check, passed
     return None
 
 
-def _refuse_conflicts(one: Pass, graph: Graph, wanted: dict[str, Any], decisions: dict[str, Decision]) -> None:
+def _refuse_conflicts(
+    one: Pass, graph: Graph, wanted: dict[str, Any], decisions: dict[str, Decision]
+) -> None:
     while True:
         edits = [edit for *_, edit in wanted.values() if edit is not None]
         refused = conflicts(graph, edits)
@@ -298,7 +308,15 @@ def _decide(decisions: dict[str, Decision], decision: Decision) -> None:
 def _rewritten(one: Pass, site: Site, after: Conv, promise: Contract) -> Decision:
     reason = f"rewritten by {one.spec}"
     return Decision(
-        site.id, one.name, "rewritten", "rewritten", reason, str(promise), site.op.spec(), after.spec(), site.source
+        site.id,
+        one.name,
+        "rewritten",
+        "rewritten",
+        reason,
+        str(promise),
+        site.op.spec(),
+        after.spec(),
+        site.source,
     )
 
 

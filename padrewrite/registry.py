@@ -38,14 +38,20 @@ def parse_passes(passes: Iterable[str | Pass]) -> tuple[Pass, ...]:
 
 
 def _parse(text: Any) -> Pass:
-    shape = re.fullmatch(r"\s*([\w-]+)\s*(?:\{(.*)\})?\s*", text, re.DOTALL) if isinstance(text, str) else None
+    shape = (
+        re.fullmatch(r"\s*([\w-]+)\s*(?:\{(.*)\})?\s*", text, re.DOTALL) if isinstance(text, str) else None
+    )
     if shape is None:
-        raise PassError(f"{text!r} is not a pass; write a name, a name{{option=value,...}}, or give an instance.")
+        raise PassError(
+            f"{text!r} is not a pass; write a name, a name{{option=value,...}}, or give an instance."
+        )
     name, body = shape.groups()
     known = known_passes()
     if name not in known:
         near = closest(name, known)
-        raise PassError(f"unknown pass {name!r}. Closest: {near[0] if near else 'none'}. Known passes: {', '.join(known)}.")
+        raise PassError(
+            f"unknown pass {name!r}. Closest: {near[0] if near else 'none'}. Known passes: {', '.join(known)}."
+        )
     return build_pass(known[name], dict(_options(name, body or "")))
 
 
@@ -54,7 +60,9 @@ def build_pass(cls: type[Pass], options: dict[str, Any]) -> Pass:
     names = [f.name for f in fields(cls)]
     for option in options:
         if option not in names:
-            raise PassError(f"{cls.name} has no option {option!r}; its options are {', '.join(names) or 'none'}.")
+            raise PassError(
+                f"{cls.name} has no option {option!r}; its options are {', '.join(names) or 'none'}."
+            )
     try:
         return cls(**options)
     except (TypeError, ValueError) as error:

@@ -90,7 +90,9 @@ class Pass(ABC):
     def spec(self) -> str:
         """The pass as text: its name, and the options that differ from their defaults."""
         options = [
-            f"{f.name}={_text(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default
+            f"{f.name}={_text(getattr(self, f.name))}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
         ]
         return self.name + (f"{{{','.join(options)}}}" if options else "")
 

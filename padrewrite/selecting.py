@@ -15,7 +15,9 @@ Names = str | Sequence[str] | None
 Where = Callable[[Site], Any] | None
 
 
-def select(sites: Sequence[Site], include: Names, exclude: Names, where: Where, asked_by: str) -> frozenset[str]:
+def select(
+    sites: Sequence[Site], include: Names, exclude: Names, where: Where, asked_by: str
+) -> frozenset[str]:
     """Ids of the chosen sites.
 
     A name matches a site by its id, its module's name, or the name of a module around it.
@@ -31,9 +33,13 @@ def select(sites: Sequence[Site], include: Names, exclude: Names, where: Where, 
     if where is not None:
         left = [s for s in left if where(s)]
         if not left:
-            raise SelectorError(f"{asked_by} where=... selected 0 of {len(sites)} convolutions. Nothing was changed.")
+            raise SelectorError(
+                f"{asked_by} where=... selected 0 of {len(sites)} convolutions. Nothing was changed."
+            )
     if not left and sites:
-        raise SelectorError(f"{asked_by} include and exclude together leave 0 of {len(sites)} convolutions. Nothing was changed.")
+        raise SelectorError(
+            f"{asked_by} include and exclude together leave 0 of {len(sites)} convolutions. Nothing was changed."
+        )
     return frozenset(s.id for s in left)
 
 
@@ -51,7 +57,9 @@ def _matching(sites: Sequence[Site], pattern: str, selector: str, asked_by: str)
     try:
         found = [s for s in sites if any(_fits(pattern, name) for name in _names(s))]
     except re.error as error:
-        raise SelectorError(f"{asked_by} {selector}={pattern!r} is not a regular expression: {error}.") from error
+        raise SelectorError(
+            f"{asked_by} {selector}={pattern!r} is not a regular expression: {error}."
+        ) from error
     if not found:
         near = ", ".join(closest(pattern.removeprefix("re:"), (s.id for s in sites)))
         raise SelectorError(

@@ -65,4 +65,3 @@ def check_model(
             more, notes = check_end_to_end(new, original, edits, inputs, TOLERANCE)
             evidence += more
     return Verification(tuple(evidence), notes)
-

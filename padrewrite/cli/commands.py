@@ -179,7 +179,7 @@ def _write(path: str, text: str) -> None:
 
 def _saved(path: str, new: nn.Module) -> str:
     return (
-        f"Saved {path}: the whole model. Read it with torch.load({path!r}, weights_only=False) where padrewrite "
-        f"and {type(new).__module__.partition('.')[0]} can be imported. Its state_dict has the keys of the "
-        "original's, so checkpoints of the original load into it."
+        f"Saved {path}: the whole model. Read it with torch.load({path!r}, weights_only=False) where "
+        f"padrewrite and {type(new).__module__.partition('.')[0]} can be imported. Its state_dict has the "
+        "original's keys, so checkpoints of the original load into it."
     )

@@ -1,7 +1,8 @@
-"""Convolutions of Dynamo's graphs that cannot be rewritten: written out already, or with symbolic arguments."""
+"""Calls of Dynamo's graphs that stay as they are: convolutions written out already, symbolic ones, pads written into."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ import torch.fx as fx
 from padrewrite.ops import partial
 from padrewrite.ops.conv import read_conv
 from padrewrite.ops.reading import ConvNode, read_node
+
+
+_IN_PLACE = {"setitem", *(n for n in vars(operator) if n[0] == "i" and hasattr(operator, n[1:]))}
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,28 @@ def expanded_scale(conv: fx.Node) -> str | None:
     ratios = [user.args[-1] for user in conv.users if _name(user) in ("mul", "addcmul")]
     near = [n for ratio in ratios if isinstance(ratio, fx.Node) for n in _near(ratio, 3)]
     return "sqrt" if any(_name(n) == "sqrt" for n in near) else "mean"
+
+
+def is_written(node: fx.Node) -> bool:
+    """True if something writes into the result of ``node``, be it through a view."""
+    return any(_writes(user, node) or (_share(user, node) and is_written(user)) for user in node.users)
+
+
+def _writes(user: fx.Node, target: fx.Node) -> bool:
+    if user.kwargs.get("out") is target:
+        return True
+    name = _name(user)
+    in_place = name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+    flagged = user.kwargs.get("inplace") is True or any(arg is True for arg in user.args)
+    return bool(user.args) and user.args[0] is target and (in_place or flagged)
+
+
+def _share(one: fx.Node, other: fx.Node) -> bool:
+    """Whether two calls give tensors of the same memory."""
+    values = [node.meta.get("example_value") for node in (one, other)]
+    if not all(isinstance(v, torch.Tensor) for v in values):
+        return False
+    return values[0].untyped_storage()._cdata == values[1].untyped_storage()._cdata
 
 
 def _name(node: fx.Node) -> str:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from padrewrite.emitting.convolutions import Hidden, expanded_scale, hint_of, is_symbolic, read_with_hints
+from padrewrite.emitting.convolutions import Hidden, expanded_scale, hint_of, is_symbolic, is_written, read_with_hints
 from padrewrite.emitting.legality import EXPANDED, SYMBOLIC, symbolic_padding
 from padrewrite.graph import Call, Frame, Graph, Handle, Site, _site_id
 from padrewrite.ops.conv import Conv, family, is_conv
@@ -27,6 +27,7 @@ from padrewrite.rewriting import Check
 
 _RESUMED = "torch_dynamo_resume_in_"
 _LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) for f in (torch.__file__, os.path.dirname(__file__)))
+_PADS = (F.pad, torch._C._nn.pad)
 _ZERO_PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 
 
@@ -87,7 +88,10 @@ class Reader:
         fixed: dict[str, Site] = {}
         refusals: dict[str, Check] = {}
         for node in nodes.nodes:
-            _translate(node)
+            _describe(node)
+        for node in nodes.nodes:
+            if node.op == "call_function" and node.target in _PADS:
+                _prepare_pad(node)
             if node.op not in ("call_function", "call_method", "call_module"):
                 continue
             frames, kind = self._frames(node, root, bases, prefixed)
@@ -182,8 +186,8 @@ def _difference(full: str | None, local: str) -> str | None:
     return full[: len(full) - len(local)].removesuffix(".")
 
 
-def _translate(node: fx.Node) -> None:
-    """Writes the recorder's meta, and Dynamo's name for padding as torch's public one."""
+def _describe(node: fx.Node) -> None:
+    """Writes the meta that the recorder writes."""
     node.meta["origin"] = node.name
     value = node.meta.get("example_value")
     if isinstance(value, Tensor):
@@ -193,15 +197,15 @@ def _translate(node: fx.Node) -> None:
     elif isinstance(value, torch.SymInt):
         node.meta["value"] = hint_of(value)
     node.meta["source"] = _source(node.meta.get("stack_trace"))
-    if node.op == "call_function" and node.target is torch._C._nn.pad:
-        _translate_pad(node)
 
 
-def _translate_pad(node: fx.Node) -> None:
+def _prepare_pad(node: fx.Node) -> None:
+    """Hides a pad that no convolution can take over; says what the value of the others is."""
     amounts = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
-    if any(isinstance(v, fx.Node) and v.meta.get("value") is None for v in amounts):  # pyright: ignore[reportGeneralTypeIssues,reportOptionalIterable]
-        return  # sizes that no input determines: an opaque call
-    node.target = F.pad
+    unknown = any(isinstance(v, fx.Node) and v.meta.get("value") is None for v in amounts)  # pyright: ignore[reportGeneralTypeIssues,reportOptionalIterable]
+    if unknown or is_written(node):
+        node.target = Hidden(node.target)
+        return
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     if stack and isinstance(stack[-1][1], type) and issubclass(stack[-1][1], _ZERO_PADS) and len(node.args) > 3:
         # With dynamic=True the layer's 0.0 is an input of the graph, but its class says what it is.

@@ -29,7 +29,7 @@ class Ledger:
         self._decisions: list[dict[str, Decision]] = [{} for _ in passes]
         self._matches: list[dict[Hashable, int]] = [{} for _ in passes]
         self._calls: dict[Hashable, int] = {}
-        self._served: dict[str, str] = {}
+        self._served: dict[str, tuple[Site, Site]] = {}
 
     def add_graph(self, graph: Hashable, sites: Iterable[Site], calls: int) -> None:
         for site in sites:
@@ -38,7 +38,7 @@ class Ledger:
 
     def serve(self, site: Site, peer: Site) -> None:
         """``peer`` runs in the graph of ``site``, unless a graph of its own turns up."""
-        self._served[peer.fqn] = site.id
+        self._served[peer.id] = (peer, site)
 
     def add(self, graph: Hashable, index: int, outcome: Outcome) -> None:
         """One pass over one graph.
@@ -60,8 +60,9 @@ class Ledger:
 
     def judge(self, include: Names, exclude: Names, where: Where, allow_no_effect: bool) -> None:
         """Raises what ``plan`` raises if a selector matches nothing, or a pass has no effect, in any graph."""
+        sites = {peer.id: peer for peer, _ in self._served.values()} | self.sites
         for index, one in enumerate(self._passes):
-            select(list(self.sites.values()), include, exclude, where, one.name)
+            select(list(sites.values()), include, exclude, where, one.name)
             if not allow_no_effect:
                 require_effect(one, self.decisions_of(index))
 
@@ -97,8 +98,8 @@ class Ledger:
         return [self._about_unseen(index, site) for site in unseen]
 
     def _about_unseen(self, index: int, site: Site) -> Decision:
-        served = self._decisions[index].get(self._served.get(site.fqn, ""))
-        if served is not None:
+        if site.id in self._served:
+            served = self._decisions[index][self._served[site.id][1].id]
             return replace(served, site=site.id, reason=f"{served.reason}, in the graph of {served.site}")
         spec, name = site.op.spec(), self._passes[index].name
         return Decision(site.id, name, "refused", "not-compiled", CODES["not-compiled"], None, spec, spec)

@@ -39,7 +39,11 @@ class AxisPaddedConv3d(AxisPaddedMixin, nn.Conv3d):
     pass
 
 
-_STOCK: dict[type, type] = {nn.Conv1d: AxisPaddedConv1d, nn.Conv2d: AxisPaddedConv2d, nn.Conv3d: AxisPaddedConv3d}
+_STOCK: dict[type, type] = {
+    nn.Conv1d: AxisPaddedConv1d,
+    nn.Conv2d: AxisPaddedConv2d,
+    nn.Conv3d: AxisPaddedConv3d,
+}
 
 
 def axis_padded_class(base: type) -> type:

@@ -168,7 +168,5 @@ def partial_class(base: type) -> type:
         ValueError: ``base`` is no subclass of ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``.
     """
     if not issubclass(base, tuple(_STOCK)):
-        raise ValueError(
-            f"{base.__qualname__} is no nn.Conv1d, nn.Conv2d or nn.Conv3d; partial padding needs one"
-        )
+        raise ValueError(f"{base.__qualname__} is no nn.Conv1d/2d/3d; partial padding needs one of them")
     return derived_class(PartialConvMixin, base, "Partial", _STOCK)

@@ -147,9 +147,9 @@ _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding",
 _ATEN = ("input", "weight", "bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups")
 _CONV_BY_RANK: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _SLOTS: dict[Any, tuple[str, ...]] = {
-    **{f: _CONV for f in (torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d)},
-    **{f: _TRANSPOSED for f in (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)},
-    **{f: _TRANSPOSED for f in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)},
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d), _CONV),
+    **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _TRANSPOSED),
+    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _TRANSPOSED),
     partial_conv: ("x", *_CONV[1:]),
     torch.convolution: _ATEN,
     torch.ops.aten.convolution.default: _ATEN,
@@ -239,9 +239,7 @@ def emit_conv(
     it have applied already (it matters to partial padding only).
     """
     w = op.window
-    return convolve(
-        x, weight, bias, w.stride, w.padding, w.dilation, op.groups, op.modes, op.partial, outer
-    )
+    return convolve(x, weight, bias, w.stride, w.padding, w.dilation, op.groups, op.modes, op.partial, outer)
 
 
 def convolve(
@@ -281,6 +279,8 @@ def with_padding(op: Conv, pairs: Sequence[tuple[int, int]]) -> Conv:
 
 def conv_from_dict(data: dict[str, Any]) -> Conv | TransposedConv:
     """Reads ``to_dict`` back (JSON lists become tuples)."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k not in ("kind", "window")}
+    fields = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k not in ("kind", "window")
+    }
     window = Window(**{k: tuple(v) for k, v in data["window"].items()})
     return (Conv if data["kind"] == Conv.kind else TransposedConv)(window=window, **fields)

@@ -158,7 +158,7 @@ def _may_be_empty(window: Window, axis: int, outer: Pairs | None) -> bool:
 
 
 def _surely(fact: bool) -> bool:
-    """Whether a comparison is known to hold. Of a symbolic size it is not asked, for that would fix the size."""
+    """Whether a comparison is known to hold; a symbolic size is not asked, as that would fix its value."""
     return isinstance(fact, (bool, torch.SymBool)) and statically_known_true(fact)
 
 

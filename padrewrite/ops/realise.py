@@ -13,7 +13,6 @@ from torch.utils._sympy.functions import FloorDiv
 
 from padrewrite.ops.conv import Conv, Pairs, with_padding
 
-
 SPLITS = ("fixed", "upper", "lower", "low", "high", "unknown")
 """How a pad's (lo, hi) follows from its total, which follows from the input's size: not at all (fixed), halved with
 the odd pixel after (upper) or before (lower), all of it before (low) or after (high), or in no way that is proved."""
@@ -65,7 +64,9 @@ def realise(after: Conv, pads: Sequence[ExplicitPad]) -> Realisation:
     """The call for ``after`` behind ``pads``: on their result if they already pad as wanted, around them if not."""
     if not pads:
         return Realisation(after)
-    explicit = [tuple(sum(p.amounts[a][side] for p in pads) for side in (0, 1)) for a in range(after.window.rank)]
+    explicit = [
+        tuple(sum(p.amounts[a][side] for p in pads) for side in (0, 1)) for a in range(after.window.rank)
+    ]
     own = [(lo - e[0], hi - e[1]) for (lo, hi), e in zip(after.padding, explicit)]
     as_wanted = all(
         pair == (0, 0) or pad.mode == mode for pad in pads for pair, mode in zip(pad.amounts, after.modes)

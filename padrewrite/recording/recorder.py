@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 
 from padrewrite.errors import RecordError
 from padrewrite.graph import Call, Frame
-from padrewrite.ops.conv import family, is_conv
+from padrewrite.ops.conv import convolve, family, is_conv, own_padding, per_axis
+from padrewrite.ops.partial import partial_conv
 from padrewrite.ops.sizes import evaluate_size
 from padrewrite.recording.births import Births
 from padrewrite.recording.inputs import Inputs
@@ -52,7 +53,9 @@ class _ModuleCall:
 class Recorder(TorchFunctionMode):
     """Builds ``graph`` while it is active. One use; see ``trace.py`` for who drives it."""
 
-    def __init__(self, names: dict[int, str], births: Births | None, symbols: dict[Any, tuple[int, int]]) -> None:
+    def __init__(
+        self, names: dict[int, str], births: Births | None, symbols: dict[Any, tuple[int, int]]
+    ) -> None:
         super().__init__()
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
@@ -106,7 +109,10 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         operands = (args, kwargs)
         before = self._prepare(func, operands)
-        result = func(*args, **kwargs)
+        stand_in = (
+            _plain_conv if func is partial_conv and self._symbols and kwargs.get("mask") is None else func
+        )
+        result = stand_in(*args, **kwargs)
         if before is None or not (self._mutates(func, kwargs) or any(True for _ in tensors_in(result))):
             return result
         target, mapped_args, mapped_kwargs = before
@@ -133,7 +139,11 @@ class Recorder(TorchFunctionMode):
     @staticmethod
     def _mutates(func: Any, kwargs: Any) -> bool:
         name = getattr(func, "__name__", "")
-        return name in _MUTATORS or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None
+        return (
+            name in _MUTATORS
+            or (name.endswith("_") and not name.endswith("__"))
+            or kwargs.get("out") is not None
+        )
 
     def _map(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -156,7 +166,9 @@ class Recorder(TorchFunctionMode):
         name = self._names.get(id(tensor))
         if name is None:
             if self._births is not None and self._births.made(tensor):
-                raise RecordError(f"a tensor of shape {tuple(tensor.shape)} was made by calls that torch does not show")
+                raise RecordError(
+                    f"a tensor of shape {tuple(tensor.shape)} was made by calls that torch does not show"
+                )
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = tensor
         node = self.graph.get_attr(name)
@@ -170,10 +182,14 @@ class Recorder(TorchFunctionMode):
             return value.node.maybe_as_int() if isinstance(value, torch.SymInt) else float(expression)
         free = sorted(expression.free_symbols, key=lambda s: self._symbols.get(s, (1 << 30, 0)))
         if any(s not in self._symbols for s in free):
-            raise RecordError(f"the size {expression} depends on values in a tensor, not on the inputs' sizes")
+            raise RecordError(
+                f"the size {expression} depends on values in a tensor, not on the inputs' sizes"
+            )
         places = tuple(self._symbols[s] for s in free)
         names = tuple(f"input_{i}_size_{d}" for i, d in places)
-        renamed = expression.xreplace({s: type(s)(n, integer=True, positive=True) for s, n in zip(free, names)})
+        renamed = expression.xreplace(
+            {s: type(s)(n, integer=True, positive=True) for s, n in zip(free, names)}
+        )
         sources = [self._inputs[i] for i, _ in places]
         node = self.graph.call_function(
             evaluate_size, (_print(renamed), names, tuple(d for _, d in places), *sources)
@@ -218,8 +234,40 @@ class Recorder(TorchFunctionMode):
         node.meta["source"] = _source()
 
 
-_NUMBERS = {"shape", "dtype", "device", "requires_grad", "is_cuda", "layout", "ndim", "is_leaf", "grad_fn", "names"}
-_SILENT = {"dim", "size", "is_floating_point", "numel", "stride", "is_complex", "data_ptr", "element_size", "__len__"}
+_NUMBERS = {
+    "shape",
+    "dtype",
+    "device",
+    "requires_grad",
+    "is_cuda",
+    "layout",
+    "ndim",
+    "is_leaf",
+    "grad_fn",
+    "names",
+}
+_SILENT = {
+    "dim",
+    "size",
+    "is_floating_point",
+    "numel",
+    "stride",
+    "is_complex",
+    "data_ptr",
+    "element_size",
+    "__len__",
+}
+
+
+def _plain_conv(
+    x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, **_: Any
+) -> Any:
+    """The convolution under a partial one: of the same shape and type, which is all that symbolic sizes ask for."""
+    rank = weight.dim() - 2
+    kernel = tuple(int(k) for k in weight.shape[2:])
+    rates = per_axis(dilation, rank)
+    pairs = own_padding(padding, kernel, rates)
+    return convolve(x, weight, bias, per_axis(stride, rank), pairs, rates, groups, ("zeros",) * rank)
 
 
 def _getitem(value: Any, index: int) -> Any:

@@ -66,6 +66,7 @@ class Redirect(TorchFunctionMode):
         self.source = source
         self.changes = changes
         self.seen: dict[str, int] = {"conv1d": 0, "conv2d": 0, "conv3d": 0}
+        self.explicit = any(change.explicit for change in changes)
         self.pads: list[tuple[Tensor, PadCall]] = []
         """Explicit pads by their results: what they padded, and by how much this time."""
 
@@ -74,7 +75,8 @@ class Redirect(TorchFunctionMode):
         pad = read_pad(func, args, kwargs)
         if pad is not None:
             result = func(*args, **kwargs)
-            self.pads.append((result, pad))
+            if self.explicit:
+                self.pads.append((result, pad))
             return result
         if func is partial_conv:
             self.seen[f"conv{args[1].dim() - 2}d"] += 1
@@ -152,7 +154,9 @@ class Redirect(TorchFunctionMode):
         found = (tuple(weight.shape), tuple(stride), tuple(dilation))
         if found != (change.shape, change.stride, change.dilation):
             wanted = f"weight {change.shape}, stride {change.stride}, dilation {change.dilation}"
-            raise SiteMismatch(_mismatch(change.site, f"weight {found[0]}, stride {found[1]}, dilation {found[2]}", wanted))
+            raise SiteMismatch(
+                _mismatch(change.site, f"weight {found[0]}, stride {found[1]}, dilation {found[2]}", wanted)
+            )
         if change.weight is not None:
             own: Any = self.owner
             for name in change.weight.split("."):

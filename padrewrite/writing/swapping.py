@@ -54,7 +54,9 @@ def swapped_class(kind: str, base: type) -> type:
     if made is None:
         made = _FACTORIES[kind](base)
         if made.__module__.split(".")[:2] != ["padrewrite", "nn"] and not is_parametrized(made):
-            made = type(made.__name__, (Swapped, made), {"_swap": (kind, base), "__module__": base.__module__})
+            made = type(
+                made.__name__, (Swapped, made), {"_swap": (kind, base), "__module__": base.__module__}
+            )
         _made[kind, base] = made
     return made
 
@@ -82,7 +84,9 @@ def base_class(module: nn.Module) -> type:
     return original.cls if original is not None else type(module)
 
 
-def remember(module: nn.Module, attributes: dict[str, Any] | None = None, added: tuple[str, ...] = ()) -> None:
+def remember(
+    module: nn.Module, attributes: dict[str, Any] | None = None, added: tuple[str, ...] = ()
+) -> None:
     """Notes what a module was; what was noted first stays."""
     old: Original = vars(module).get(ORIGINAL) or Original(type(module))
     kept = {**(attributes or {}), **old.attributes}
@@ -113,6 +117,8 @@ def restore(module: nn.Module) -> bool:
 def _without_ours(current: type, original: type) -> type:
     if current is original or current in _made.values():
         return original
-    bases = tuple(_without_ours(b, original) if issubclass(b, tuple(_made.values())) else b for b in current.__bases__)
+    bases = tuple(
+        _without_ours(b, original) if issubclass(b, tuple(_made.values())) else b for b in current.__bases__
+    )
     names = {k: v for k, v in vars(current).items() if k not in ("__dict__", "__weakref__")}
     return type(current.__name__, bases, names) if bases != current.__bases__ else current

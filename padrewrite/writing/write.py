@@ -28,8 +28,12 @@ def write(model: nn.Module, edits: Sequence[Edit]) -> None:
             if edit.way != REDIRECT and edit.owner not in done:
                 done.add(edit.owner)
                 _write_layer(model.get_submodule(edit.owner), edit)
-        for owner in dict.fromkeys(e.owner for e in edits if e.way == REDIRECT):
-            _write_redirects(model.get_submodule(owner), owner, [e for e in edits if (e.way, e.owner) == (REDIRECT, owner)])
+        redirects: dict[str, list[Edit]] = {}
+        for edit in edits:
+            if edit.way == REDIRECT:
+                redirects.setdefault(edit.owner, []).append(edit)
+        for owner, chosen in redirects.items():
+            _write_redirects(model.get_submodule(owner), owner, chosen)
     except Exception as error:
         undo(before)
         raise WriteError(f"the rewrite could not be written ({error}); the model is as it was.") from error
@@ -68,7 +72,9 @@ def _write_layer(module: nn.Module, edit: Edit) -> None:
     if change.own.partial is None:
         swap(module, "axis-padded", axis_modes=change.own.modes, padding_mode="zeros")
     else:
-        swap(module, "partial", partial_scale=change.own.partial, outer=change.outer, axis_modes=_mixed(change))
+        swap(
+            module, "partial", partial_scale=change.own.partial, outer=change.outer, axis_modes=_mixed(change)
+        )
 
 
 def _mixed(change: Realisation) -> tuple[str, ...] | None:
@@ -81,7 +87,11 @@ def _retune_padding(module: Any, change: Realisation) -> None:
     modes = {own.modes[a] for a in own.padded_axes} or {"zeros"}
     flat = [v for pair in reversed(own.padding) for v in pair]
     retune(
-        module, padding_mode=modes.pop(), dilation=own.dilation, stride=own.stride, _reversed_padding_repeated_twice=flat
+        module,
+        padding_mode=modes.pop(),
+        dilation=own.dilation,
+        stride=own.stride,
+        _reversed_padding_repeated_twice=flat,
     )
 
 

@@ -45,7 +45,9 @@ class PaddingMode(Pass):
         if self.axes is not None:
             axes = (self.axes,) if isinstance(self.axes, int) else tuple(self.axes)
             if not axes or any(not isinstance(a, int) or a >= 0 for a in axes):
-                raise ValueError(f"axes={self.axes!r}: count spatial axes from the end, as in [-1] or [-2,-1]")
+                raise ValueError(
+                    f"axes={self.axes!r}: count spatial axes from the end, as in [-1] or [-2,-1]"
+                )
             object.__setattr__(self, "axes", axes)
 
     def match(self, graph: Graph) -> Iterator[Match]:
@@ -64,7 +66,9 @@ class PaddingMode(Pass):
         yield Check("partial", op.partial is None, "it is partial; revert it first")
         yield Check("cropping", min(map(min, op.padding)) >= 0, f"padding {op.padding} crops")
         small = [a for a in axes if not self._fits(match, a)]
-        yield Check("too-small", not small, f"{self.mode} cannot fill {op.padding} around {match.site.input_shape}")
+        yield Check(
+            "too-small", not small, f"{self.mode} cannot fill {op.padding} around {match.site.input_shape}"
+        )
 
     def rewrite(self, match: Match) -> tuple[Conv, ...]:
         op, axes = match.conv, self._padded(match.conv)

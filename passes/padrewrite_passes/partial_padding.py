@@ -48,8 +48,12 @@ class PartialPadding(Pass):
     def legality(self, match: Match) -> Iterator[Check]:
         yield Check("transposed", isinstance(match.op, Conv), "a transposed convolution pads no input")
         op = match.conv
-        yield Check.keep("already-partial", op.partial != self.scale, f"it is partial with scale {self.scale} already")
-        yield Check("other-scale", op.partial is None, f"it is partial with scale {op.partial}; revert it first")
+        yield Check.keep(
+            "already-partial", op.partial != self.scale, f"it is partial with scale {self.scale} already"
+        )
+        yield Check(
+            "other-scale", op.partial is None, f"it is partial with scale {op.partial}; revert it first"
+        )
         yield Check.keep("unpadded", bool(op.padded_axes), _unpadded(op))
         zeros = any(op.modes[axis] == "zeros" for axis in op.padded_axes)
         yield Check.keep("non-zero-padding", zeros, f"{op.padding_mode} padding repeats real input")

@@ -35,6 +35,10 @@ class Branches(nn.Module):
         return self.up(F.conv2d(self.normed(x), self.kernel, padding=1))
 
 
+    def up_to_norm(self) -> nn.Module:
+        return nn.Sequential(self.stem, self.norm, nn.ReLU(), self.shared)
+
+
 BRANCHES = {
     "stem": "rewritten",
     "shared": "rewritten",
@@ -78,4 +82,4 @@ def closeness(got: Tensor, wanted: Tensor) -> float:
     """The largest difference relative to the largest value."""
     assert got.shape == wanted.shape
     assert got.dtype == wanted.dtype
-    return float((got - wanted).detach().abs().max() / wanted.detach().abs().max())
+    return float((got - wanted).detach().abs().max()) / (float(wanted.detach().abs().max()) or 1.0)

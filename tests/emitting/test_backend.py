@@ -54,7 +54,8 @@ def test_by_name_it_computes_what_transform_computes() -> None:
 
 @pytest.mark.parametrize(("train", "dynamic"), [(True, None), (False, True)])
 def test_forward_and_backward_in_float64(train: bool, dynamic: bool | None) -> None:
-    model, x = Branches().double().train(train), torch.randn(2, 3, 21, 18, dtype=torch.float64)
+    model, x = Branches() if train else Branches().up_to_norm(), torch.randn(2, 3, 21, 18, dtype=torch.float64)
+    model = model.double().train(train)
     new = padrewrite.transform(copy.deepcopy(model), PASSES, example_inputs=x)
     compiled = compiled_with(copy.deepcopy(model), backend="aot_eager", fullgraph=True, dynamic=dynamic)
     assert closeness(compiled(x), new(x)) < 1e-10
@@ -155,8 +156,8 @@ def test_thirty_two_sizes_compile_as_often_as_without_it() -> None:
 
 def test_batch_one_then_others() -> None:
     """A graph compiled for one sample must not take one for the size of every batch."""
-    model = Branches().eval()
-    new = padrewrite.transform(model, PASSES, example_inputs=torch.randn(2, 3, 16, 16))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 2, padding=1, bias=False)).eval()
+    new = padrewrite.transform(model, PASSES)
     compiled = compiled_with(model, backend="aot_eager", fullgraph=True)
     for shape in ((1, 3, 16, 16), (7, 3, 16, 16), (3, 3, 33, 14), (1, 3, 9, 40)):
         x = torch.randn(shape)
@@ -233,7 +234,7 @@ def test_the_model_is_left_alone() -> None:
     torch.compile(other, backend="eager")(x)
 
     def shape_of(model: nn.Module) -> list[Any]:
-        return [(name, type(m), sorted(vars(m)), len(m._forward_hooks)) for name, m in model.named_modules()]
+        return [(name, type(m).__name__, sorted(vars(m)), len(m._forward_hooks)) for name, m in model.named_modules()]
 
     assert shape_of(model) == shape_of(other)
 

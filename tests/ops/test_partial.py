@@ -274,19 +274,17 @@ def test_unpadded_is_the_plain_call(padding: Any, outer: Any) -> None:
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_gradients_and_their_gradients(dilation: int) -> None:
-    leaves = tuple(t.requires_grad_() for t in (draw(2, 2, 4, 3), draw(2, 1, 3, 2), draw(2)))
-    mask = torch.rand(2, 1, 4, 3) < 0.6
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_and_their_gradients(dilation: int, masked: bool) -> None:
+    leaves = tuple(t.requires_grad_() for t in (draw(1, 2, 3, 3), draw(2, 1, 3, 2), draw(2)))
+    mask = torch.rand(1, 1, 3, 3) < 0.6
 
-    def border(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
-        return partial_conv(x, weight, bias, 1, (2, 1), dilation, 2)
+    def call(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+        out: Any = partial_conv(x, weight, bias, 1, (2, 1), dilation, 2, mask=mask if masked else None)
+        return out[0] if masked else out
 
-    def masked(x: Tensor, weight: Tensor, bias: Tensor) -> Any:
-        return partial_conv(x, weight, bias, 1, (2, 1), dilation, 2, mask=mask)[0]
-
-    for call in (border, masked):
-        assert torch.autograd.gradcheck(call, leaves, check_forward_ad=True)
-        assert torch.autograd.gradgradcheck(call, leaves)
+    assert torch.autograd.gradcheck(call, leaves, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(call, leaves, fast_mode=True)
 
 
 def test_function_transforms() -> None:
