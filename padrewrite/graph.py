@@ -15,6 +15,8 @@ from typing import Any
 import networkx as nx
 import torch.fx as fx
 from torch import Tensor
+from torch.fx.node import map_arg
+from torch.fx.proxy import GraphAppendingTracer
 
 from padrewrite.ops.conv import Conv, TransposedConv, convolve, is_plain_conv, read_conv
 from padrewrite.ops.pad import read_pad
@@ -100,9 +102,7 @@ class Graph:
     _conv_nodes: Mapping[str, ConvNode] = field(default_factory=dict)
 
     @classmethod
-    def from_nodes(
-        cls, nodes: fx.Graph, how: str, constants: Mapping[str, Tensor], notes: Sequence[str] = ()
-    ) -> Graph:
+    def from_nodes(cls, nodes: fx.Graph, how: str, constants: Mapping[str, Tensor], notes: Sequence[str] = ()) -> Graph:
         """Reads the sites of an fx graph whose nodes carry the recorder's meta."""
         found = [(_site_id(c.node.meta["at"]), c) for c in map(read_node, nodes.nodes) if c is not None]
         sites = {site_id: _site(site_id, conv) for site_id, conv in found}
@@ -141,7 +141,7 @@ class Graph:
         copied: dict[fx.Node, fx.Node] = {}
         new = fx.Graph()
         new.output(new.graph_copy(self.nodes, copied))
-        tracer = fx.proxy.GraphAppendingTracer(new)
+        tracer = GraphAppendingTracer(new)
         for site_id, (_, op) in wanted.items():
             conv = self._conv_nodes[site_id]
             _emit_site(tracer, copied, conv, realise(op, conv.amounts))
@@ -167,8 +167,8 @@ class Graph:
             if mine != theirs:
                 return f"{mine} against {theirs}"
         if len(self.rows) != len(other.rows):
-            longer = self.rows if len(self.rows) > len(other.rows) else other.rows
-            return f"{len(self.rows)} calls against {len(other.rows)}; the first extra is {longer[min(len(self.rows), len(other.rows))]}"
+            shorter, longer = sorted((self.rows, other.rows), key=len)
+            return f"{len(self.rows)} calls against {len(other.rows)}; the first extra is {longer[len(shorter)]}"
         return None
 
     @cached_property
@@ -191,7 +191,7 @@ def _site(site_id: str, conv: ConvNode) -> Site:
     weight = conv.call.weight
     handle = Handle(
         call=at,
-        weight=weight.target if isinstance(weight, fx.Node) and weight.op == "get_attr" else None,
+        weight=str(weight.target) if isinstance(weight, fx.Node) and weight.op == "get_attr" else None,
         pads=tuple(pad.meta["at"] for pad in conv.pads),
         amounts=conv.amounts,
         plain=is_plain_conv(conv.node.target),
@@ -223,7 +223,7 @@ def _expression(value: Any) -> Any:
 
 
 def _emit_site(
-    tracer: fx.proxy.GraphAppendingTracer, copied: dict[fx.Node, fx.Node], conv: ConvNode, change: Realisation
+    tracer: GraphAppendingTracer, copied: dict[fx.Node, fx.Node], conv: ConvNode, change: Realisation
 ) -> None:
     """Puts the call of ``change`` in the place of a site's call, in the graph that ``copied`` leads to."""
 
@@ -279,7 +279,7 @@ def _symbolic_amounts(
     return tuple(tuple(copied.get(v, v) if isinstance(v, fx.Node) else v for v in pair) for pair in pairs)
 
 
-def _proxies(tracer: fx.proxy.GraphAppendingTracer, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, ...]:
+def _proxies(tracer: GraphAppendingTracer, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, ...]:
     """Size expressions among ``pairs`` as proxies, so that emitted calls can take them."""
     return tuple(tuple(fx.Proxy(v, tracer) if isinstance(v, fx.Node) else v for v in pair) for pair in pairs)
 
@@ -320,7 +320,7 @@ def _rows(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> Iterator[tuple[Any,
             row = ("conv", (site_id, conv.op), fqn, operands)
         else:
             name = "output" if node.op == "output" else getattr(node.target, "__name__", str(node.target))
-            args = fx.node.map_arg((node.args, dict(node.kwargs)), operand)
+            args = map_arg((node.args, dict(node.kwargs)), operand)
             row = (node.op, name, fqn, _plain(args))
         index[node] = len(index)
         yield row

@@ -68,7 +68,5 @@ def clock_for(device: torch.device) -> Clock:
     if device.type != "cuda":
         raise InputsError(f"bench cannot time device '{device}': it has clocks for cpu and cuda only.")
     if not torch.cuda.is_available():
-        raise InputsError(
-            f"bench was asked for device '{device}', but CUDA is not available; give device='cpu'."
-        )
+        raise InputsError(f"bench was asked for device '{device}', but CUDA is not available; give device='cpu'.")
     return CudaClock(device)

@@ -44,9 +44,7 @@ def median_ranks(n: int, confidence: float = CONFIDENCE) -> tuple[int, int, floa
         ValueError: n or confidence out of range.
     """
     if n < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"median_ranks wants n >= 1 and 0 < confidence < 1, got n={n}, confidence={confidence}"
-        )
+        raise ValueError(f"median_ranks wants n >= 1 and 0 < confidence < 1, got n={n}, confidence={confidence}")
     budget = (1 - Fraction(confidence)) * 2**n
     low, outside = 1, 2
     while 2 * (low + 1) <= n + 1 and outside + 2 * comb(n, low) <= budget:

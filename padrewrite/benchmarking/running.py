@@ -159,9 +159,7 @@ def _trial(label: str, name: str, twin: nn.Module, inputs: Call, phase: Phase) -
 
 def _first_calls(bench: _Bench, comparison: Comparison, phase: Phase, label: str) -> Comparison:
     def maker(name: str) -> Callable[[], Step]:
-        return lambda: make_step(
-            name, private_copy(name, bench.models[name], bench.setting), bench.inputs, phase
-        )
+        return lambda: make_step(name, private_copy(name, bench.models[name], bench.setting), bench.inputs, phase)
 
     return refine_first(
         comparison,
@@ -183,19 +181,10 @@ def _compiled_structure(compiled: Compiled, timing: Timing, peak: int | None) ->
     )
 
 
-def _check_options(
-    modes: Sequence[str], phases: Sequence[str], rounds: int, warmup: int, threads: int | None
-) -> None:
+def _check_options(modes: Sequence[str], phases: Sequence[str], rounds: int, warmup: int, threads: int | None) -> None:
     for option, given, allowed in (("modes", modes, get_args(Mode)), ("phases", phases, get_args(Phase))):
-        if (
-            isinstance(given, str)
-            or not given
-            or not set(given) <= set(allowed)
-            or len(set(given)) < len(given)
-        ):
-            raise InputsError(
-                f"bench: {option}={given!r} must be a sequence of one or more of {', '.join(allowed)}."
-            )
+        if isinstance(given, str) or not given or not set(given) <= set(allowed) or len(set(given)) < len(given):
+            raise InputsError(f"bench: {option}={given!r} must be a sequence of one or more of {', '.join(allowed)}.")
     if rounds < 1 or warmup < 0 or (threads is not None and threads < 1):
         raise InputsError(
             f"bench wants rounds >= 1, warmup >= 0 and threads >= 1; "

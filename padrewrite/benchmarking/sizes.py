@@ -85,9 +85,7 @@ class SizeSweep:
         yield from self._parts()
 
     def _parts(self) -> Iterator[RenderableType]:
-        yield Text(
-            f"{len(self.sizes)} input sizes, backend {self.backend}, dynamic={self.dynamic}", style="bold"
-        )
+        yield Text(f"{len(self.sizes)} input sizes, backend {self.backend}, dynamic={self.dynamic}", style="bold")
         columns = ("variant", "at the first size", "at the second", "later", "repeated sizes", "graph breaks")
         rows = [(name, *_cells(count)) for name, count in self.counts.items()]
         yield grid(columns, rows, words=1)

@@ -57,9 +57,7 @@ def prepare_inputs(inputs: object, setting: Setting) -> Call:
     if not tensors:
         raise InputsError("bench found no tensor in the inputs.")
     if any(t.is_meta for t in tensors):
-        raise InputsError(
-            "bench cannot time inputs on the meta device: they hold no data; give real tensors."
-        )
+        raise InputsError("bench cannot time inputs on the meta device: they hold no data; give real tensors.")
     placed = tree_map(lambda leaf: _placed(leaf, setting), inputs)
     if isinstance(placed, dict):
         return Call(kwargs=cast("dict[str, Any]", placed))
@@ -86,9 +84,7 @@ def private_copy(name: str, model: object, setting: Setting) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ModelError(f"bench: '{name}' is a {type(model).__name__}, not a torch.nn.Module.")
     if isinstance(model, torch._dynamo.OptimizedModule):
-        raise ModelError(
-            f"bench: '{name}' is already compiled; give {name}._orig_mod, and bench compiles it itself."
-        )
+        raise ModelError(f"bench: '{name}' is already compiled; give {name}._orig_mod, and bench compiles it itself.")
     try:
         twin = copy.deepcopy(model)
     except Exception as error:

@@ -34,9 +34,7 @@ def plain_text(report: BenchReport) -> str:
 
 def render(parts: Iterator[RenderableType]) -> str:
     """Plain text of rich renderables, at most 100 columns wide."""
-    console = Console(
-        file=io.StringIO(), width=WIDTH, force_terminal=False, color_system=None, highlight=False
-    )
+    console = Console(file=io.StringIO(), width=WIDTH, force_terminal=False, color_system=None, highlight=False)
     with console.capture() as capture:
         for part in parts:
             console.print(part)
@@ -132,9 +130,7 @@ def _notes(report: BenchReport) -> list[str]:
     coverage = min(t.median.coverage for case in report.cases for t in case.comparison.timings)
     if coverage < CONFIDENCE:
         share = f"{100 * coverage:.0f} %"
-        notes.append(
-            f"{report.rounds} rounds are too few: the intervals cover {share} only, not 95 % (6 do)."
-        )
+        notes.append(f"too few rounds ({report.rounds}): the intervals cover {share} only; 6 rounds give 95 %.")
     return notes
 
 

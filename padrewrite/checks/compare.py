@@ -43,6 +43,4 @@ class Comparison:
         """What was found; VACUOUS if nothing was compared."""
         vacuous = self._positions == 0
         text = self._failure or ("nothing to compare" if vacuous else "")
-        return Evidence(
-            site, contract, self._worst, vacuous, not self._failure, text or note, self._positions
-        )
+        return Evidence(site, contract, self._worst, vacuous, not self._failure, text or note, self._positions)

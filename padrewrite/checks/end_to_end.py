@@ -42,9 +42,7 @@ def check_end_to_end(
         evidence = [_outputs_and_gradients(new, graph, wanted, ours, state, inputs, tolerance)]
         evidence.append(_interior(new, graph, edits, ours, state, inputs, tolerance))
     except RuntimeError as error:
-        return [], (
-            f"end to end was not checked: the model does not run in float64 ({str(error).splitlines()[0]})",
-        )
+        return [], (f"end to end was not checked: the model does not run in float64 ({str(error).splitlines()[0]})",)
     return evidence, ()
 
 
@@ -113,7 +111,9 @@ def _gradients(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tens
     if not total.requires_grad:
         return []
     found = torch.autograd.grad(total, leaves, allow_unused=True)
-    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(cast("Sequence[Tensor | None]", found), leaves)]
+    return [
+        torch.zeros_like(leaf) if g is None else g for g, leaf in zip(cast("Sequence[Tensor | None]", found), leaves)
+    ]
 
 
 def _interior(

@@ -125,9 +125,7 @@ def _contract(taps: Tensor, weight: Tensor, groups: int) -> Tensor:
     columns = taps.reshape(batch, groups, -1, torch.Size(spatial).numel())
     rows = weight.reshape(1, groups, outputs // groups, -1)
     if columns.shape[2] != rows.shape[3]:
-        raise ValueError(
-            f"x has {channels} channels; the weight wants {weight.shape[1]} in each of {groups} groups"
-        )
+        raise ValueError(f"x has {channels} channels; the weight wants {weight.shape[1]} in each of {groups} groups")
     return (rows @ columns).reshape(batch, outputs, *spatial)
 
 

@@ -57,9 +57,7 @@ def _weights(model: nn.Module, edit: Edit, generator: torch.Generator) -> tuple[
     weight: Any = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or tuple(weight.shape) != shape or weight.is_meta:
         weight = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return weight, torch.randn(
-            op.out_channels, generator=generator, dtype=torch.float64
-        ) if op.bias else None
+        return weight, torch.randn(op.out_channels, generator=generator, dtype=torch.float64) if op.bias else None
     bias: Any = getattr(module, "bias", None) if op.bias else None
     usable = isinstance(bias, Tensor) and bias.shape == (op.out_channels,)
     drawn = torch.randn(op.out_channels, generator=generator, dtype=torch.float64).to(weight.device)
@@ -94,9 +92,7 @@ def _explicitly_padded(x: Tensor, pad: ExplicitPad, op: Conv) -> Tensor:
     channels, rank = op.in_channels, op.window.rank
     identity = torch.ones(channels, 1, *(1,) * rank, dtype=x.dtype, device=x.device)
     ones, modes = (1,) * rank, (pad.mode,) * rank
-    return naive_conv(
-        x, identity, None, stride=ones, dilation=ones, padding=pad.amounts, groups=channels, modes=modes
-    )
+    return naive_conv(x, identity, None, stride=ones, dilation=ones, padding=pad.amounts, groups=channels, modes=modes)
 
 
 def _inside(op: Conv, x: Tensor) -> Any:

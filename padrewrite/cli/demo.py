@@ -160,14 +160,19 @@ def measure(network: nn.Module, new: nn.Module, scene: Scene) -> tuple[list[Curv
     found[REFERENCE] = {depth: _same_place(whole[depth], found[ZERO][depth], scene) for depth in DEPTHS}
     curves: list[Curves] = []
     for depth in DEPTHS:
-        stride = round(scene.crop.shape[2] / found[ZERO][depth].shape[0])
+        stride = _stride(scene, found[ZERO][depth])
         curves.append(Curves(depth, stride, {name: profile(maps[depth]) for name, maps in found.items()}))
     return curves, {name: normalised(maps[SHOWN]) for name, maps in found.items()}
 
 
+def _stride(scene: Scene, response: Tensor) -> int:
+    """Input pixels per position: n pixels give ceil(n / stride) positions."""
+    return -(-scene.crop.shape[2] // response.shape[0])
+
+
 def _same_place(whole: Tensor, like: Tensor, scene: Scene) -> Tensor:
     """The part of a map of the whole photograph that lies where the crop's map lies."""
-    stride = round(scene.crop.shape[2] / like.shape[0])
+    stride = _stride(scene, like)
     top, left = scene.top // stride, scene.left // stride
     return whole[top : top + like.shape[0], left : left + like.shape[1]]
 

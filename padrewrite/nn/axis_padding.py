@@ -24,7 +24,8 @@ class AxisPaddedMixin:
         return convolve(input, weight, bias, self.stride, pairs, self.dilation, self.groups, self.axis_modes)
 
     def extra_repr(self: Any) -> str:
-        return f"{super().extra_repr()}, axis_modes={self.axis_modes}"
+        shown: Any = super()
+        return f"{shown.extra_repr()}, axis_modes={self.axis_modes}"
 
 
 class AxisPaddedConv1d(AxisPaddedMixin, nn.Conv1d):

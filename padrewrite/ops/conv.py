@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -66,9 +66,6 @@ class Conv(Op):
         used = {shown[a] for a in self.padded_axes} or set(shown)
         return used.pop() if len(used) == 1 else shown
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
-
     def spec(self) -> dict[str, Any]:
         """The report's view; lengths in pixels, axes first to last."""
         w = self.window
@@ -101,9 +98,6 @@ class TransposedConv(Op):
     def macs(self, sizes: Sequence[int]) -> int:
         """Multiply-accumulates for one sample: every input pixel meets every kernel tap."""
         return prod(sizes) * self.in_channels * (self.out_channels // self.groups) * prod(self.kernel)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
 
     @property
     def kernel(self) -> Ints:
@@ -176,7 +170,7 @@ def is_plain_conv(target: Any) -> bool:
 def family(target: Any, weight_rank: int) -> str:
     """The name under which calls are counted: the same for a convolution before and after its rewrite."""
     transposed = _SLOTS[target] is _TRANSPOSED
-    return ("conv_transpose%dd" % (weight_rank - 2)) if transposed else _RANKED[weight_rank - 2]
+    return f"conv_transpose{weight_rank - 2}d" if transposed else _RANKED[weight_rank - 2]
 
 
 def per_axis(value: Any, rank: int) -> tuple[Any, ...]:
@@ -211,9 +205,7 @@ def read_conv(
     shape = shape_of(slots["weight"])
     rank = len(shape) - 2
     kernel = tuple(int(k) for k in shape[2:])
-    stride, dilation = (
-        tuple(int(v) for v in per_axis(slots.get(name, 1), rank)) for name in ("stride", "dilation")
-    )
+    stride, dilation = (tuple(int(v) for v in per_axis(slots.get(name, 1), rank)) for name in ("stride", "dilation"))
     pairs = own_padding(slots.get("padding", 0), kernel, dilation)
     window = Window(kernel, stride, dilation, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
     groups, bias = int(slots.get("groups", 1)), slots.get("bias")
@@ -224,15 +216,11 @@ def read_conv(
         op = TransposedConv(window, int(shape[0]), int(shape[1]) * groups, groups, bias is not None, extra)
         return ConvCall(x, slots["weight"], bias, op)
     scale = slots.get("scale", "mean") if target is partial_conv else None
-    op = Conv(
-        window, int(shape[1]) * groups, int(shape[0]), groups, bias is not None, ("zeros",) * rank, scale
-    )
+    op = Conv(window, int(shape[1]) * groups, int(shape[0]), groups, bias is not None, ("zeros",) * rank, scale)
     return ConvCall(x, slots["weight"], bias, op, slots.get("outer"))
 
 
-def emit_conv(
-    x: Any, weight: Any, bias: Any, op: Conv, outer: Sequence[tuple[Any, Any]] | None = None
-) -> Any:
+def emit_conv(x: Any, weight: Any, bias: Any, op: Conv, outer: Sequence[tuple[Any, Any]] | None = None) -> Any:
     """The torch calls of ``op`` on tensors or fx proxies.
 
     ``op.window`` is the padding that this call still has to apply; ``outer`` is what explicit zero pads before
@@ -275,12 +263,3 @@ def with_padding(op: Conv, pairs: Sequence[tuple[int, int]]) -> Conv:
     """``op`` with the given (lo, hi) per axis."""
     window = replace(op.window, lo=tuple(p[0] for p in pairs), hi=tuple(p[1] for p in pairs))
     return replace(op, window=window)
-
-
-def conv_from_dict(data: dict[str, Any]) -> Conv | TransposedConv:
-    """Reads ``to_dict`` back (JSON lists become tuples)."""
-    fields = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k not in ("kind", "window")
-    }
-    window = Window(**{k: tuple(v) for k, v in data["window"].items()})
-    return (Conv if data["kind"] == Conv.kind else TransposedConv)(window=window, **fields)

@@ -12,10 +12,6 @@ class Op:
 
     kind: ClassVar[str] = "op"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form; ``ops.reading.op_from_dict`` reads it back."""
-        raise NotImplementedError
-
     def spec(self) -> dict[str, Any]:
         """What a report shows as ``before`` and ``after``."""
         raise NotImplementedError

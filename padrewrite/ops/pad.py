@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 _TORCH_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
-_PAD_BELOW: Any = torch._C._nn.pad  # what Dynamo sees of F.pad, whose Python it looks into
+_PAD_BELOW: Any = vars(torch._C)["_nn"].pad  # what Dynamo sees of F.pad, whose Python it looks into
 _SLOTS = ("input", "pad", "mode", "value")
 
 

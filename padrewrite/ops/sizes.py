@@ -1,4 +1,4 @@
-"""Size arithmetic that a model did while it was recorded on symbolic sizes, kept as expressions of its inputs' sizes."""
+"""Size arithmetic that a model did while it was recorded, kept as expressions of its inputs' sizes."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.fx as fx
 from torch import Tensor
+from torch.fx.node import map_arg
 
 Override = Callable[[fx.Node, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -34,7 +35,7 @@ def execute(
         elif node.op == "get_attr":
             env[node] = state[node.target]
         else:
-            args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), env.__getitem__)
+            args, kwargs = map_arg((node.args, dict(node.kwargs)), env.__getitem__)
             if node.op == "output":
                 return args[0]
             value = override(node, args, kwargs) if override is not None else NotImplemented

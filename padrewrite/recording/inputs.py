@@ -30,9 +30,7 @@ class Inputs:
             return cls(example_inputs, {})  # pyright: ignore[reportUnknownArgumentType]
         if isinstance(example_inputs, dict):
             if not all(isinstance(k, str) for k in example_inputs):  # pyright: ignore[reportUnknownVariableType]
-                raise InputsError(
-                    "example_inputs is a dict whose keys are not all names of forward's arguments."
-                )
+                raise InputsError("example_inputs is a dict whose keys are not all names of forward's arguments.")
             return cls((), dict(example_inputs))  # pyright: ignore[reportUnknownArgumentType]
         raise InputsError(
             f"example_inputs is a {type(example_inputs).__name__}; give a tensor, a tuple of positional arguments "
@@ -50,9 +48,7 @@ class Inputs:
 
     def double(self) -> Inputs:
         """The floating-point tensors in float64."""
-        return self.map(
-            lambda t: t.detach().clone().double() if t.is_floating_point() else t.detach().clone()
-        )
+        return self.map(lambda t: t.detach().clone().double() if t.is_floating_point() else t.detach().clone())
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -79,9 +75,7 @@ class Inputs:
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> Inputs:
         """Zeros of the recorded shapes and types."""
-        return cls(
-            tuple(_decode(a) for a in spec["args"]), {k: _decode(v) for k, v in spec["kwargs"].items()}
-        )
+        return cls(tuple(_decode(a) for a in spec["args"]), {k: _decode(v) for k, v in spec["kwargs"].items()})
 
 
 def _encode(value: Any) -> Any:

@@ -26,13 +26,18 @@ def check_model(model: Any) -> nn.Module:
 def _wrapper(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if isinstance(module, nn.parallel.DistributedDataParallel):
-        return "wrapped by DistributedDataParallel. Write: new = transform(model.module, ...); DistributedDataParallel(new)."
+        return (
+            "wrapped by DistributedDataParallel. "
+            "Write: new = transform(model.module, ...); DistributedDataParallel(new)."
+        )
     if isinstance(module, nn.DataParallel):
         return "wrapped by DataParallel. Write: new = transform(model.module, ...); DataParallel(new)."
     if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
         return "compiled. Write: new = transform(model._orig_mod, ...); torch.compile(new)."
     if isinstance(module, torch.jit.ScriptModule):
-        return "a torch.jit.ScriptModule, whose code cannot be rewritten. Transform the eager model and script the result."
+        return (
+            "a torch.jit.ScriptModule, whose code cannot be rewritten. Transform the eager model and script the result."
+        )
     if kind == "FullyShardedDataParallel":
         return (
             "wrapped by FullyShardedDataParallel, which flattens the parameters. Write: new = transform(model, ...) "

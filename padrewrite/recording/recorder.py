@@ -53,9 +53,7 @@ class _ModuleCall:
 class Recorder(TorchFunctionMode):
     """Builds ``graph`` while it is active. One use; see ``trace.py`` for who drives it."""
 
-    def __init__(
-        self, names: dict[int, str], births: Births | None, symbols: dict[Any, tuple[int, int]]
-    ) -> None:
+    def __init__(self, names: dict[int, str], births: Births | None, symbols: dict[Any, tuple[int, int]]) -> None:
         super().__init__()
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
@@ -109,9 +107,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         operands = (args, kwargs)
         before = self._prepare(func, operands)
-        stand_in = (
-            _plain_conv if func is partial_conv and self._symbols and kwargs.get("mask") is None else func
-        )
+        stand_in = _plain_conv if func is partial_conv and self._symbols and kwargs.get("mask") is None else func
         result = stand_in(*args, **kwargs)
         if before is None or not (self._mutates(func, kwargs) or any(True for _ in tensors_in(result))):
             return result
@@ -139,11 +135,7 @@ class Recorder(TorchFunctionMode):
     @staticmethod
     def _mutates(func: Any, kwargs: Any) -> bool:
         name = getattr(func, "__name__", "")
-        return (
-            name in _MUTATORS
-            or (name.endswith("_") and not name.endswith("__"))
-            or kwargs.get("out") is not None
-        )
+        return name in _MUTATORS or (name.endswith("_") and not name.endswith("__")) or kwargs.get("out") is not None
 
     def _map(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -166,9 +158,7 @@ class Recorder(TorchFunctionMode):
         name = self._names.get(id(tensor))
         if name is None:
             if self._births is not None and self._births.made(tensor):
-                raise RecordError(
-                    f"a tensor of shape {tuple(tensor.shape)} was made by calls that torch does not show"
-                )
+                raise RecordError(f"a tensor of shape {tuple(tensor.shape)} was made by calls that torch does not show")
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = tensor
         node = self.graph.get_attr(name)
@@ -182,18 +172,12 @@ class Recorder(TorchFunctionMode):
             return value.node.maybe_as_int() if isinstance(value, torch.SymInt) else float(expression)
         free = sorted(expression.free_symbols, key=lambda s: self._symbols.get(s, (1 << 30, 0)))
         if any(s not in self._symbols for s in free):
-            raise RecordError(
-                f"the size {expression} depends on values in a tensor, not on the inputs' sizes"
-            )
+            raise RecordError(f"the size {expression} depends on values in a tensor, not on the inputs' sizes")
         places = tuple(self._symbols[s] for s in free)
         names = tuple(f"input_{i}_size_{d}" for i, d in places)
-        renamed = expression.xreplace(
-            {s: type(s)(n, integer=True, positive=True) for s, n in zip(free, names)}
-        )
+        renamed = expression.xreplace({s: type(s)(n, integer=True, positive=True) for s, n in zip(free, names)})
         sources = [self._inputs[i] for i, _ in places]
-        node = self.graph.call_function(
-            evaluate_size, (_print(renamed), names, tuple(d for _, d in places), *sources)
-        )
+        node = self.graph.call_function(evaluate_size, (_print(renamed), names, tuple(d for _, d in places), *sources))
         node.meta["value"] = value.node.hint
         node.meta["expression"] = renamed
         return node
@@ -259,9 +243,7 @@ _SILENT = {
 }
 
 
-def _plain_conv(
-    x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, **_: Any
-) -> Any:
+def _plain_conv(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, **_: Any) -> Any:
     """The convolution under a partial one: of the same shape and type, which is all that symbolic sizes ask for."""
     rank = weight.dim() - 2
     kernel = tuple(int(k) for k in weight.shape[2:])

@@ -37,11 +37,7 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
         mapped = copy.copy(value)  # pyright: ignore[reportUnknownVariableType]
         mapped.update({k: map_tensors(v, function) for k, v in value.items()})  # pyright: ignore
         return mapped  # pyright: ignore[reportUnknownVariableType]
-    if (
-        dataclasses.is_dataclass(value)
-        and not isinstance(value, type)
-        and any(True for _ in tensors_in(value))
-    ):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and any(True for _ in tensors_in(value)):
         mapped = copy.copy(value)
         for name, child in vars(value).items():
             object.__setattr__(mapped, name, map_tensors(child, function))

@@ -132,9 +132,7 @@ def _disagreement(
         return f"eager returns {len(expected)} tensors, the recording {len(got)}"
     for index, (a, b) in enumerate(zip(got, expected)):
         if a.shape != b.shape or a.dtype != b.dtype:
-            return (
-                f"output {index} is {tuple(b.shape)} {b.dtype} in eager, {tuple(a.shape)} {a.dtype} recorded"
-            )
+            return f"output {index} is {tuple(b.shape)} {b.dtype} in eager, {tuple(a.shape)} {a.dtype} recorded"
         if not torch.equal(a, b) and not _within_noise(model, inputs, index, a, b):
             worst = (a.double() - b.double()).abs().max().item()
             return f"output {index} differs from eager by up to {worst:.3g}"

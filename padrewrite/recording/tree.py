@@ -14,11 +14,7 @@ from padrewrite.ops.conv import TransposedConv
 
 def read_tree(model: nn.Module) -> Graph:
     """One site per convolution module. Order, call counts, explicit pads and functional calls stay unknown."""
-    sites = {
-        (fqn or ROOT): _site(fqn, module)
-        for fqn, module in model.named_modules()
-        if isinstance(module, _ConvNd)
-    }
+    sites = {(fqn or ROOT): _site(fqn, module) for fqn, module in model.named_modules() if isinstance(module, _ConvNd)}
     return Graph(None, sites, "module tree", notes=("no example inputs: sites are the convolution modules",))
 
 

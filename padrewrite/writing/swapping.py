@@ -44,7 +44,7 @@ class Swapped:
 
 
 def _rebuild(kind: str, base: type) -> Any:
-    cls = swapped_class(kind, base)
+    cls: Any = swapped_class(kind, base)
     return cls.__new__(cls)
 
 

@@ -29,9 +29,7 @@ def _loggers(names: str, log: list[str]) -> dict[str, Callable[[], object]]:
         ("A", 2, 2, "A  A A  A A"),
     ],
 )
-def test_every_round_runs_each_once_and_the_order_rotates(
-    names: str, warmup: int, rounds: int, order: str
-) -> None:
+def test_every_round_runs_each_once_and_the_order_rotates(names: str, warmup: int, rounds: int, order: str) -> None:
     log: list[str] = []
     comparison = compare(_loggers(names, log), rounds=rounds, warmup=warmup, device=CPU)
     assert "".join(log) == order.replace(" ", "")

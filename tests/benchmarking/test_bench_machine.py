@@ -14,9 +14,7 @@ from padrewrite.benchmarking.machine import _processor_name, describe_machine
 
 def test_the_model_string_is_read_from_cpuinfo(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(
-        "processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some CPU 7 @ 2.0GHz\nmodel name\t: other\n"
-    )
+    cpuinfo.write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some CPU 7 @ 2.0GHz\nmodel name\t: other\n")
     assert _processor_name(cpuinfo) == "Some CPU 7 @ 2.0GHz"
 
 

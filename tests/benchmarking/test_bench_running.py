@@ -54,9 +54,7 @@ def test_eager_cases_and_their_order() -> None:
             for t in case.comparison.timings
         )
     assert report.case("eager", "eval").structures["original"].saved_bytes is None
-    zeros, circular = (
-        report.case("eager", "train").structures[n].saved_bytes for n in ("original", "rewritten")
-    )
+    zeros, circular = (report.case("eager", "train").structures[n].saved_bytes for n in ("original", "rewritten"))
     assert zeros is not None
     assert circular is not None
     # A circular convolution keeps its padded input, 2x3x10x10 floats, where the other keeps the input itself.
@@ -121,18 +119,14 @@ class Failing(Net):
 
 def test_a_failure_names_the_model_and_the_case() -> None:
     eager = {"modes": ("eager",), "rounds": 3, "warmup": 0}
-    with pytest.raises(
-        InputsError, match=r"bench eager eval: 'original' failed on inputs of sizes \[\(2, 3, 8, 8\)\]"
-    ):
+    with pytest.raises(InputsError, match=r"bench eager eval: 'original' failed on inputs of sizes \[\(2, 3, 8, 8\)\]"):
         run_bench(Failing(0), Net(), _inputs(), **eager)
     with pytest.raises(
         ModelError, match=r"eager eval: 'rewritten' failed .*: RuntimeError: out of luck. The original ran"
     ):
         run_bench(Net(), Failing(0), _inputs(), **eager)
     # The throwaway copy uses up none of the timed copy's luck: first call, then round 1, then no more.
-    with pytest.raises(
-        ModelError, match=r"bench eager eval: 'rewritten' failed in round 2: RuntimeError: out of luck"
-    ):
+    with pytest.raises(ModelError, match=r"bench eager eval: 'rewritten' failed in round 2: RuntimeError: out of luck"):
         run_bench(Net(), Failing(2), _inputs(), **eager)
 
 
@@ -185,16 +179,12 @@ class TestCompiled:
             assert first.kernels
             assert first.compile_seconds is not None
             assert first.compile_seconds > 0
-        kernels = [
-            report.case("compiled", phase).structures["original"].kernels or 0 for phase in ("eval", "train")
-        ]
+        kernels = [report.case("compiled", phase).structures["original"].kernels or 0 for phase in ("eval", "train")]
         assert kernels[1] > kernels[0], "the backward has kernels too"
         json.loads(report.to_json(raw=True))
 
     def test_a_graph_break_in_one_variant_is_counted_there_alone(self) -> None:
-        report = run_bench(
-            Net(), WithBreak(), _inputs(), modes=("compiled",), phases=("eval",), rounds=1, warmup=0
-        )
+        report = run_bench(Net(), WithBreak(), _inputs(), modes=("compiled",), phases=("eval",), rounds=1, warmup=0)
         plain, broken = report.case("compiled", "eval").structures.values()
         assert (plain.graphs, plain.graph_breaks) == (1, 0)
         assert (broken.graphs, broken.graph_breaks) == (2, 1)

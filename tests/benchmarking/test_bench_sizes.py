@@ -96,9 +96,7 @@ def test_failures_are_named_with_the_size() -> None:
     with pytest.raises(InputsError, match="at least two sizes, got 1"):
         bench_size_sweep(Plain(), Plain(), SIZES[:1])
     bad = [*SIZES[:2], (1, 2, 16, 16)]
-    with pytest.raises(
-        InputsError, match=r"'original' failed at \(1, 2, 16, 16\): RuntimeError: Given groups=1"
-    ):
+    with pytest.raises(InputsError, match=r"'original' failed at \(1, 2, 16, 16\): RuntimeError: Given groups=1"):
         bench_size_sweep(Plain(), Plain(), bad, backend="eager")
 
     class Picky(Plain):

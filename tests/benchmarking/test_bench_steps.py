@@ -128,7 +128,5 @@ class Detached(Recorder):
 def test_nothing_to_train_is_named(kind: str) -> None:
     model = Recorder().requires_grad_(False) if kind == "frozen" else Detached()
     step = make_step("rewritten", model, Call((torch.ones(1, 3, 4, 4),)), "train")
-    with pytest.raises(
-        ModelError, match=r"output of 'rewritten' requires grad \(it returned a dict with \(1, 4,"
-    ):
+    with pytest.raises(ModelError, match=r"output of 'rewritten' requires grad \(it returned a dict with \(1, 4,"):
         step()
