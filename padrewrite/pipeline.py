@@ -227,6 +227,8 @@ def _check_prediction(model: nn.Module, plan: Plan) -> None:
         return
     predicted = plan.predicted_graph
     where = predicted.difference(graph) if predicted is not None else f"fingerprint {graph.fingerprint}"
+    if where is None:
+        return
     raise WriteError(
         f"the rewritten {type(model).__name__} is not what was predicted ({where}). The model is as it was. "
         "If its forward depends on sizes or values in ways the recording missed, rewrite the part that does not."

@@ -86,9 +86,7 @@ def _watching(network: nn.Module, depths: Mapping[str, str], maps: dict[str, Ten
 
         return hook
 
-    hooks = [
-        network.get_submodule(name).register_forward_hook(watch(depth)) for depth, name in depths.items()
-    ]
+    hooks = [network.get_submodule(name).register_forward_hook(watch(depth)) for depth, name in depths.items()]
     try:
         yield
     finally:

@@ -85,11 +85,7 @@ def field_docs(cls: type) -> dict[str, str]:
     body = tree.body[0].body
     docs: dict[str, str] = {}
     for field, below in pairwise(body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(below, ast.Expr)
-        ):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
             value = below.value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 docs[field.target.id] = inspect.cleandoc(value.value).replace("\n", " ")
@@ -107,16 +103,10 @@ def catalogue_json(found: Iterable[Card]) -> dict[str, Any]:
 def catalogue_parts(found: Iterable[Card], width: int) -> Iterator[RenderableType]:
     """A block per pass, then the codes they share."""
     for card in found:
-        yield Text(card.name, style="bold")
-        rows: list[tuple[Cell, ...]] = [
-            ("", card.summary),
-            ("contract", card.contract),
-            ("needs", _needs(card)),
-        ]
-        yield grid(rows, width, least=(9, 30), fold=(1,), indent=2)
-        yield from _titled(
-            "options", [(f"{o.name}: {o.type} = {o.default}", o.doc) for o in card.options], width
-        )
+        yield grid([(Text(card.name, style="bold"), card.summary)], width, least=(0, 30), fold=(1,))
+        facts: list[tuple[Cell, ...]] = [("contract", card.contract), ("needs", _needs(card))]
+        yield grid(facts, width, least=(0, 30), fold=(1,), indent=2)
+        yield from _titled("options", [(f"{o.name}: {o.type} = {o.default}", o.doc) for o in card.options], width)
         yield from _titled("codes", list(card.codes.items()), width)
         yield Text("")
     yield Text("codes of every pass", style="bold")

@@ -74,7 +74,7 @@ def run_verify(args: Namespace) -> int:
     if args.json:
         print(report.to_json())
     else:
-        show(lambda width: [*heading(report.plans[-1], width), *verification_parts(found, width)])
+        show(lambda width: [*heading(report.plans[-1], width), "", *verification_parts(found, width)])
     if not found.ok:
         return VIOLATED
     return _findings(args, [*_refused(report.decisions), *(e for e in found.evidence if e.vacuous)])
@@ -86,9 +86,7 @@ def run_explain(args: Namespace) -> int:
     if args.passes:
         options: dict[str, Any] = {**_selectors(args), "allow_no_effect": True}
         made = pr.plan(model, args.passes, example_inputs=inputs, **options)
-    graph = (
-        made.graph if made is not None and made.graph is not None else pr.record(model, example_inputs=inputs)
-    )
+    graph = made.graph if made is not None and made.graph is not None else pr.record(model, example_inputs=inputs)
     site = explaining.find_site(graph, args.site)
     if args.json:
         show_json(explaining.explanation_json(site, made))

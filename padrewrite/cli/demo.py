@@ -46,9 +46,7 @@ input     {height}x{width} pixels of a photograph
 kernels   patches of what each convolution reads (seed {seed}): white noise would answer to nothing in it
 norms     statistics of the photograph, by one forward in train mode, before anything is rewritten
 """
-_TITLE = (
-    "DeepLabv3 (ResNet-50) near the border: zero padding, and the same network rewritten to partial padding"
-)
+_TITLE = "DeepLabv3 (ResNet-50) near the border: zero padding, and the same network rewritten to partial padding"
 _AGAIN = """
 The rewritten network's batch norms were then estimated again in the same way, as the note advises.
 """

@@ -40,9 +40,7 @@ def find_site(graph: Graph, name: str) -> Site:
     if name in graph.sites:
         return graph.sites[name]
     near = ", ".join(closest(name, graph.sites))
-    raise SelectorError(
-        f"{name!r} is none of the {len(graph.sites)} convolutions. Closest: {near or 'none'}."
-    )
+    raise SelectorError(f"{name!r} is none of the {len(graph.sites)} convolutions. Closest: {near or 'none'}.")
 
 
 def explanation_json(site: Site, plan: Plan | None) -> dict[str, Any]:
@@ -102,9 +100,7 @@ def _facts(site: Site) -> list[tuple[Cell, ...]]:
 
 
 def _frames(site: Site) -> str:
-    return " > ".join(
-        f"{f.fqn or '(model)'}" + (f" call {f.call}" if f.call else "") for f in site.handle.call.frames
-    )
+    return " > ".join(f"{f.fqn or '(model)'}" + (f" call {f.call}" if f.call else "") for f in site.handle.call.frames)
 
 
 def _axes(site: Site) -> Iterator[tuple[Cell, ...]]:
@@ -112,13 +108,7 @@ def _axes(site: Site) -> Iterator[tuple[Cell, ...]]:
     sizes = None if site.input_shape is None else site.input_shape[-w.rank :]
     plain = isinstance(op, Conv)
     for axis in range(w.rank):
-        mode = (
-            "zeros"
-            if not plain
-            else "partial"
-            if op.partial and op.modes[axis] == "zeros"
-            else op.modes[axis]
-        )
+        mode = "zeros" if not plain else "partial" if op.partial and op.modes[axis] == "zeros" else op.modes[axis]
         output, inside = "-", "-"
         if sizes is not None and plain:
             output = str(w.size(axis, sizes[axis]))

@@ -72,9 +72,7 @@ def load_model(name: str, kwargs: Mapping[str, Any], seed: int, train: bool = Fa
     """
     module_name, _, path = name.partition(":")
     if not module_name or not path:
-        raise ModelError(
-            f"{name!r} is not a model; write package.module:callable, as in torchvision.models:resnet50."
-        )
+        raise ModelError(f"{name!r} is not a model; write package.module:callable, as in torchvision.models:resnet50.")
     found = _attribute(_import(module_name), path)
     if isinstance(found, nn.Module):
         if kwargs:
@@ -125,11 +123,7 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"the checkpoint {path} cannot be read: {first}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        found = (
-            f"the keys {', '.join(map(str, list(state)[:4]))}"
-            if isinstance(state, dict)
-            else type(state).__name__
-        )
+        found = f"the keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
         raise ModelError(
             f"the checkpoint {path} is not a state_dict (it holds {found}); save model.state_dict() alone."
         )
@@ -137,9 +131,7 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise ModelError(
-            f"the checkpoint {path} is not of this {type(model).__name__}: {' '.join(lines)}"
-        ) from error
+        raise ModelError(f"the checkpoint {path} is not of this {type(model).__name__}: {' '.join(lines)}") from error
 
 
 def save_model(model: nn.Module, path: str) -> None:

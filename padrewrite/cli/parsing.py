@@ -124,9 +124,7 @@ def _add_demo(commands: _Commands[ArgumentParser]) -> None:
 
 def _add_model(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="package.module:callable")
-    parser.add_argument(
-        "--kwargs", type=parse_kwargs, default={}, metavar="JSON", help="the callable's arguments"
-    )
+    parser.add_argument("--kwargs", type=parse_kwargs, default={}, metavar="JSON", help="the callable's arguments")
     parser.add_argument(
         *("-i", "--input"),
         dest="inputs",
@@ -160,9 +158,7 @@ def _add_selectors(parser: ArgumentParser) -> None:
     names = "glob over module names, or re:regex; repeat for more"
     parser.add_argument("--include", action="append", metavar="NAMES", help=f"only these: {names}")
     parser.add_argument("--exclude", action="append", metavar="NAMES", help=f"not these: {names}")
-    parser.add_argument(
-        "--allow-no-effect", action="store_true", help="a pass with nothing to do is no error"
-    )
+    parser.add_argument("--allow-no-effect", action="store_true", help="a pass with nothing to do is no error")
 
 
 def _add_table(parser: ArgumentParser, output: str) -> None:

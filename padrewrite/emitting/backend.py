@@ -16,10 +16,11 @@ import torch.fx as fx
 from torch import nn
 
 from padrewrite.emitting.compilers import Compiler, find_compiler
-from padrewrite.emitting.dialect import Part, Reader, frame_id, is_split
+from padrewrite.emitting.dialect import Part, read_parts
 from padrewrite.emitting.ledger import Ledger
 from padrewrite.emitting.legality import Emitted
 from padrewrite.emitting.lowering import lower
+from padrewrite.emitting.naming import Namer, frame_id, is_split
 from padrewrite.emitting.peers import peers_of
 from padrewrite.errors import NoEffectError, PassError, SelectorError
 from padrewrite.graph import Graph, Site
@@ -72,7 +73,7 @@ class Backend:
 
     def reset(self) -> None:
         """Forgets every graph; ``torch._dynamo.reset`` calls it."""
-        self._reader = Reader(self._model)
+        self._namer = Namer(self._model)
         self._ledger = Ledger(self.passes, self._model)
         getattr(self._compile, "reset", lambda: None)()
 
@@ -105,7 +106,7 @@ class Backend:
 
     def rewrite(self, gm: fx.GraphModule, example_inputs: list[Any]) -> None:
         """Rewrites one graph of Dynamo's in place; on an error it is as it was."""
-        parts = self._reader.read(gm, example_inputs)
+        parts = read_parts(self._namer, gm, example_inputs)
         rewritten = [(part, self._run(part, (frame_id(), n))) for n, part in enumerate(parts)]
         for part, graph in rewritten:
             if graph is not part.graph:
@@ -118,17 +119,15 @@ class Backend:
 
     def _run(self, part: Part, name: Any) -> Graph:
         """The graph after all passes; what they decide goes into the ledger."""
-        graph, fixed = part.graph, part.fixed
-        sites = [*graph.convs(), *fixed.convs()]
-        self._ledger.add_graph(name, sites, part.calls)
-        for site in sites:
-            self._check_peers(part.root, site)
-        chosen = frozenset(site.id for site in sites if self._chooses(site))
+        self._check_selectors(part)
+        self._ledger.add_graph(name, part.sites, part.calls)
+        chosen = frozenset(site.id for site in part.sites if self._chooses(site))
+        graph = part.graph
         for index, one in enumerate(self.passes):
             emitted = Emitted(one, part.refusals)
-            self._ledger.add((*name, "fixed"), index, run_pass(emitted, fixed, chosen, None))
             outcome = run_pass(emitted, graph, chosen, None)
             self._ledger.add(name, index, outcome)
+            self._ledger.add((*name, "fixed"), index, run_pass(emitted, part.fixed, chosen, None))
             graph = outcome.graph
         return graph
 
@@ -145,18 +144,24 @@ class Backend:
         wanted = include is None or any(matches(p) for p in _listed(include))
         return wanted and not any(matches(p) for p in _listed(exclude)) and (where is None or bool(where(site)))
 
-    def _check_peers(self, root: str, site: Site) -> None:
-        """The modules that share this graph cannot be told apart in it."""
+    def _check_selectors(self, part: Part) -> None:
+        """Modules that share a graph cannot be told apart in it."""
+        if part.repeated and part.sites and any(s is not None for s in self._selectors):
+            raise SelectorError(
+                f"several modules run the region compiled for {part.sites[0].fqn}, so include, exclude and where "
+                "cannot tell them apart. Compile transform(model, ...), or leave the selectors out."
+            )
         if self._model is None:
             return
-        for peer in peers_of(self._model, root, site):
-            self._ledger.serve(site, peer)
-            if self._chooses(peer) != self._chooses(site):
-                raise SelectorError(
-                    f"Dynamo split the model and compiles {root} by itself, so {site.id} and {peer.id} run in one "
-                    "graph, but the selectors choose only one of them. Choose both, remove the graph break "
-                    "(fullgraph=True shows it), or compile transform(model, ...)."
-                )
+        for site in part.sites:
+            for peer in peers_of(self._model, part.root, site):
+                self._ledger.serve(site, peer)
+                if self._chooses(peer) != self._chooses(site):
+                    raise SelectorError(
+                        f"Dynamo split the model and compiles {part.root} by itself, so {site.id} and {peer.id} run in "
+                        "one graph, but the selectors choose only one of them. Choose both, remove the graph break "
+                        "(fullgraph=True shows it), or compile transform(model, ...)."
+                    )
 
 
 def backend(

@@ -11,7 +11,8 @@ import torch.fx as fx
 from padrewrite.errors import PassError
 from padrewrite.selecting import closest
 
-Compiler: TypeAlias = Callable[[fx.GraphModule, list[Any]], Callable[..., Any]]
+Compiler: TypeAlias = Callable[[fx.GraphModule, list[Any]], Any]
+"""Takes a graph and its example inputs, gives what runs instead of it."""
 
 
 def find_compiler(inner: str | Compiler, mode: str | None, options: Mapping[str, Any]) -> Compiler:
@@ -40,7 +41,7 @@ def _inductor(mode: str | None, options: Mapping[str, Any]) -> Compiler:
         for name in options:
             if name.replace("-", "_") not in known:
                 near = ", ".join(closest(name, [*_OURS, *known]))
-                raise PassError(f"unknown option {name!r}. Closest: {near}. Options of the backend: {', '.join(_OURS)}.")
+                raise PassError(f"unknown option {name!r}. Closest: {near}. The backend's own: {', '.join(_OURS)}.")
     if mode not in (None, "default"):
         modes = torch._inductor.list_mode_options()
         if mode not in modes:

@@ -1,4 +1,4 @@
-"""Calls of Dynamo's graphs that stay as they are: convolutions written out already, symbolic ones, pads written into."""
+"""Calls of Dynamo's graphs that stay as they are: convolutions written out or symbolic, pads written into."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 import torch.fx as fx
+from torch import Tensor
+from torch.fx.node import map_arg
 
 from padrewrite.ops import partial
 from padrewrite.ops.conv import read_conv
 from padrewrite.ops.reading import ConvNode, read_node
-
 
 _IN_PLACE = {"setitem", *(n for n in vars(operator) if n[0] == "i" and hasattr(operator, n[1:]))}
 
@@ -59,9 +60,9 @@ def read_with_hints(conv: fx.Node) -> ConvNode:
         return found
 
     def number(value: fx.Node) -> Any:
-        return value.meta["value"] if "value" in value.meta else value
+        return value.meta.get("value", value)
 
-    args, kwargs = fx.node.map_arg((conv.args, dict(conv.kwargs)), number)
+    args, kwargs = map_arg((conv.args, dict(conv.kwargs)), number)
     call = read_conv(conv.target, args, kwargs, lambda n: n.meta["shape"])
     assert call is not None
     return ConvNode(conv, call, call.op, call.x)
@@ -95,10 +96,10 @@ def _writes(user: fx.Node, target: fx.Node) -> bool:
 
 def _share(one: fx.Node, other: fx.Node) -> bool:
     """Whether two calls give tensors of the same memory."""
-    values = [node.meta.get("example_value") for node in (one, other)]
-    if not all(isinstance(v, torch.Tensor) for v in values):
+    mine, theirs = one.meta.get("example_value"), other.meta.get("example_value")
+    if not (isinstance(mine, Tensor) and isinstance(theirs, Tensor)):
         return False
-    return values[0].untyped_storage()._cdata == values[1].untyped_storage()._cdata
+    return mine.untyped_storage()._cdata == theirs.untyped_storage()._cdata
 
 
 def _name(node: fx.Node) -> str:

@@ -9,6 +9,8 @@ import inspect
 from typing import Any
 
 import torch.fx as fx
+from torch.fx.node import map_aggregate
+from torch.fx.proxy import GraphAppendingTracer
 
 from padrewrite.emitting.convolutions import Hidden
 from padrewrite.ops.partial import border_form, partial_conv, read_window
@@ -22,7 +24,7 @@ _ARGUMENTS = inspect.signature(partial_conv)
 def lower(nodes: fx.Graph, original: fx.Graph) -> fx.Graph:
     """``nodes``, a rewritten copy of ``original``, in the form of a Dynamo graph. Edited in place."""
     _drop_stale_values(nodes)
-    tracer = fx.proxy.GraphAppendingTracer(nodes)
+    tracer = GraphAppendingTracer(nodes)
     for node in list(nodes.nodes):
         if isinstance(node.target, Hidden):
             node.target = node.target.target
@@ -49,7 +51,7 @@ def _drop_stale_values(nodes: fx.Graph) -> None:
         last[origin] = node
 
 
-def _expand(node: fx.Node, tracer: fx.proxy.GraphAppendingTracer) -> None:
+def _expand(node: fx.Node, tracer: GraphAppendingTracer) -> None:
     """Writes a partial convolution out in torch calls."""
     call = _ARGUMENTS.bind(*node.args, **node.kwargs)
     call.apply_defaults()
@@ -58,11 +60,11 @@ def _expand(node: fx.Node, tracer: fx.proxy.GraphAppendingTracer) -> None:
     dtype = node.meta["example_value"].dtype
 
     def proxy(value: Any) -> Any:
-        return fx.node.map_aggregate(value, lambda v: fx.Proxy(v, tracer) if isinstance(v, fx.Node) else v)
+        return fx.Proxy(value, tracer) if isinstance(value, fx.Node) else value
 
     before = node.prev
     with node.graph.inserting_before(node):
-        x, weight, bias, outer = (proxy(given[name]) for name in ("x", "weight", "bias", "outer"))
+        x, weight, bias, outer = (map_aggregate(given[name], proxy) for name in ("x", "weight", "bias", "outer"))
         new: fx.Node = border_form(
             x, weight, bias, window, given["groups"], scale=given["scale"], outer=outer, dtype=dtype
         ).node  # pyright: ignore[reportAttributeAccessIssue]

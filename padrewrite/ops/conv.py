@@ -147,10 +147,16 @@ _SLOTS: dict[Any, tuple[str, ...]] = {
     partial_conv: ("x", *_CONV[1:]),
     torch.convolution: _ATEN,
     torch.ops.aten.convolution.default: _ATEN,
-    torch.ops.aten.conv1d.default: _CONV,
-    torch.ops.aten.conv2d.default: _CONV,
-    torch.ops.aten.conv3d.default: _CONV,
+    **{f: _ATEN for f in (torch.ops.aten.convolution,)},
+    **{getattr(torch.ops.aten, f"conv{r}d"): _CONV for r in (1, 2, 3)},
+    **{getattr(torch.ops.aten, f"conv{r}d").default: _CONV for r in (1, 2, 3)},
+    **{getattr(torch.ops.aten, f"conv{r}d").padding: _CONV for r in (1, 2, 3)},
+    **{getattr(torch.ops.aten, f"conv_transpose{r}d"): _TRANSPOSED for r in (1, 2, 3)},
+    torch.ops.aten.conv_transpose1d.default: _TRANSPOSED,
+    torch.ops.aten.conv_transpose2d.input: _TRANSPOSED,
+    torch.ops.aten.conv_transpose3d.input: _TRANSPOSED,
 }
+_PLAIN = (F.conv1d, F.conv2d, F.conv3d, partial_conv)
 _RANKED = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 
 
@@ -164,7 +170,7 @@ def is_conv(target: Any) -> bool:
 
 def is_plain_conv(target: Any) -> bool:
     """True for the calls that an emitted convolution can stand in for: ``F.convNd`` and ``partial_conv``."""
-    return is_conv(target) and _SLOTS[target] is not _ATEN and _SLOTS[target] is not _TRANSPOSED
+    return any(target is plain for plain in _PLAIN)
 
 
 def family(target: Any, weight_rank: int) -> str:

@@ -54,7 +54,7 @@ def _fold_pads(node: fx.Node, call: ConvCall, op: Conv) -> ConvNode:
     pads: list[fx.Node] = []
     amounts: list[ExplicitPad] = []
     while isinstance(x, fx.Node) and x.op == "call_function":
-        pad = read_pad(x.target, x.args, dict(x.kwargs))
+        pad = None if _is_overwritten(x) else read_pad(x.target, x.args, dict(x.kwargs))
         explicit = None if pad is None else _resolve(pad, rank)
         if pad is None or explicit is None or not _adds_up(op, explicit, left):
             break
@@ -65,6 +65,12 @@ def _fold_pads(node: fx.Node, call: ConvCall, op: Conv) -> ConvNode:
         amounts.append(explicit)
         x = pad.x
     return ConvNode(node, call, op, x, tuple(pads), tuple(amounts))
+
+
+def _is_overwritten(pad: fx.Node) -> bool:
+    """Whether something may have been written into the pad's result (by a view too, where that was recorded)."""
+    names = [getattr(user.target, "__name__", str(user.target)) for user in pad.users]
+    return bool(pad.meta.get("overwritten")) or any(n == "setitem" or n.endswith("_") for n in names if n[:2] != "__")
 
 
 def _resolve(pad: PadCall, rank: int) -> ExplicitPad | None:

@@ -26,21 +26,22 @@ class Births(TorchDispatchMode):
 
     def made(self, tensor: Tensor) -> bool:
         """True if the tensor's memory was allocated while this was active."""
-        return _storage(tensor) in self._storages
+        return storage_of(tensor) in self._storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func.namespace == "aten" and func._schema.name.removeprefix("aten::") in _CONVS:
             self.convolutions += 1
-        given = {_storage(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = {storage_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
-                storage = _storage(tensor)
+                storage = storage_of(tensor)
                 if storage not in given and storage not in self._storages:
                     self._storages.add(storage)
                     self._alive.append(tensor.untyped_storage())
         return result
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """Identity of a tensor's memory; 0 for layouts that have none of their own."""
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else 0  # pyright: ignore[reportPrivateUsage]

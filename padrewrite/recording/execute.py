@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -39,11 +40,26 @@ def execute(
             if node.op == "output":
                 return args[0]
             value = override(node, args, kwargs) if override is not None else NotImplemented
-            env[node] = node.target(*args, **kwargs) if value is NotImplemented else value
+            with _autocast(node.meta.get("autocast")):
+                env[node] = node.target(*args, **kwargs) if value is NotImplemented else value
         for source in node.all_input_nodes:
             if last_use[source] is node:
                 del env[source]
     raise AssertionError("the graph has no output")
+
+
+def autocast_state() -> tuple[tuple[str, bool, torch.dtype], ...]:
+    """Whether each kind of device casts automatically here, and to what."""
+    return tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda"))
+
+
+@contextmanager
+def _autocast(state: tuple[tuple[str, bool, torch.dtype], ...] | None) -> Iterator[None]:
+    with ExitStack() as stack:
+        for kind, enabled, dtype in state or ():
+            if enabled != torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
+        yield
 
 
 def state_of(model: torch.nn.Module, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ from padrewrite.graph import Call, Frame
 from padrewrite.ops.conv import convolve, family, is_conv, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
 from padrewrite.ops.sizes import evaluate_size
-from padrewrite.recording.births import Births
+from padrewrite.recording.births import Births, storage_of
+from padrewrite.recording.execute import autocast_state
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.tensors import tensors_in
 
@@ -66,6 +67,11 @@ class Recorder(TorchFunctionMode):
         """Keeps every tensor seen, because ``_node_of`` is keyed by id."""
         self._stack: list[_ModuleCall] = [_ModuleCall("", 0)]
         self._calls: dict[str, int] = {}
+        self._pads: dict[int, list[fx.Node]] = {}
+        """Explicit pads by the storage of their result, to learn of writes into them."""
+        self._autocast = autocast_state()
+        self.reads_values = False
+        self._left_torch = False
 
     def add_inputs(self, inputs: Inputs) -> None:
         for index, tensor in enumerate(inputs.tensors):
@@ -114,10 +120,20 @@ class Recorder(TorchFunctionMode):
         target, mapped_args, mapped_kwargs = before
         node = self.graph.call_function(target, mapped_args, mapped_kwargs)
         self._describe(node, func, args, kwargs)
+        if self._mutates(func, kwargs):
+            self._note_write(kwargs.get("out", args[0] if args else None))
         self._bind(result, node)
+        if func is nn.functional.pad:
+            self._pads.setdefault(storage_of(result), []).append(node)
         for tensor in tensors_in(kwargs.get("out")):
             self._bind_tensor(tensor, node)
         return result
+
+    def _note_write(self, written: Any) -> None:
+        """A pad that is written into afterwards no longer holds what it padded with."""
+        for tensor in tensors_in(written):
+            for pad in self._pads.get(storage_of(tensor), ()):
+                pad.meta["overwritten"] = True
 
     def _prepare(self, func: Any, operands: Any) -> tuple[Any, Any, Any] | None:
         """The call as graph arguments, read before it runs: an in-place call changes what they mean."""
@@ -128,6 +144,9 @@ class Recorder(TorchFunctionMode):
                 return None
             args = (operands[0][0], attribute, *operands[0][1:])
             return (getattr if name == "__get__" else setattr), self._map(args), {}
+        if name in _LEAVING and self._node_of.get(id(operands[0][0])) is not None:
+            self.reads_values = True
+            self._left_torch = self._left_torch or name in ("numpy", "__array__", "tolist")
         if name in _SILENT:
             return None
         return func, self._map(operands[0]), self._map(operands[1])
@@ -157,7 +176,7 @@ class Recorder(TorchFunctionMode):
             return node
         name = self._names.get(id(tensor))
         if name is None:
-            if self._births is not None and self._births.made(tensor):
+            if self._left_torch or (self._births is not None and self._births.made(tensor)):
                 raise RecordError(f"a tensor of shape {tuple(tensor.shape)} was made by calls that torch does not show")
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = tensor
@@ -197,6 +216,9 @@ class Recorder(TorchFunctionMode):
         node.meta["dtype"] = tensor.dtype
 
     def _describe(self, node: fx.Node, func: Any, args: Any, kwargs: Any) -> None:
+        autocast = autocast_state()
+        if autocast != self._autocast:
+            node.meta["autocast"] = autocast
         is_pad = func is nn.functional.pad
         if not is_pad and not is_conv(func):
             node.meta["fqn"] = self._stack[-1].fqn
@@ -230,6 +252,7 @@ _NUMBERS = {
     "grad_fn",
     "names",
 }
+_LEAVING = {"numpy", "__array__", "tolist", "item", "__bool__", "__int__", "__float__", "__index__"}
 _SILENT = {
     "dim",
     "size",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.overrides import TorchFunctionMode
 
 from padrewrite.errors import InputsError, RecordError
 from padrewrite.graph import Graph
@@ -56,7 +57,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
 
 
 def _eager(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], int]:
-    with preserved(model), Births() as births:
+    with preserved(model), Births() as births, _Watched():
         fresh = inputs.fresh()
         try:
             output = model(*fresh.args, **fresh.kwargs)
@@ -105,7 +106,14 @@ def _run(
     recorder.finish(output)
     if symbols and any(isinstance(t, torch._subclasses.FakeTensor) for t in recorder.constants.values()):
         raise RecordError("a tensor was made by calls that torch does not show")
-    return Graph.from_nodes(recorder.graph, how, recorder.constants)
+    return Graph.from_nodes(recorder.graph, how, recorder.constants, reads_values=recorder.reads_values)
+
+
+class _Watched(TorchFunctionMode):
+    """Does nothing. Some modules (attention) take another path while any such mode is active, as while recording."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

@@ -51,9 +51,7 @@ class Report:
             "schema": SCHEMA,
             "version": __about__.VERSION,
             "plans": [_plan_json(plan) for plan in self.plans],
-            "decisions": [
-                {"plan": i, **encode(d)} for i, plan in enumerate(self.plans) for d in plan.decisions
-            ],
+            "decisions": [{"plan": i, **encode(d)} for i, plan in enumerate(self.plans) for d in plan.decisions],
             "verification": None if self.verification is None else _verification_json(self.verification),
         }
         return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)

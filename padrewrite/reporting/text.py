@@ -71,9 +71,7 @@ def _verified(report: Report) -> list[tuple[Cell, ...]]:
     return [(label if i == 0 else "", line) for i, line in enumerate(summary_lines(report.verification))]
 
 
-def plan_parts(
-    plan: Plan, width: int = WIDTH, full: bool = False, notes: bool = True
-) -> Iterator[RenderableType]:
+def plan_parts(plan: Plan, width: int = WIDTH, full: bool = False, notes: bool = True) -> Iterator[RenderableType]:
     """Header, one row per pass, the decisions of each pass, notes."""
     yield from heading(plan, width)
     for index, summary in enumerate(plan.passes):
@@ -93,14 +91,8 @@ def heading(plan: Plan, width: int = WIDTH) -> Iterator[RenderableType]:
 
 
 def _header(plan: Plan) -> str:
-    return "  ".join(
-        (
-            f"padrewrite {plan.version}",
-            clean(plan.model),
-            f"recorded: {recorded(plan)}",
-            f"input {clean(plan.input)}",
-        )
-    )
+    words = (f"padrewrite {plan.version}", plan.model, f"recorded: {recorded(plan)}", f"input {plan.input}")
+    return "  ".join(map(clean, words))
 
 
 def recorded(plan: Plan) -> str:
@@ -129,9 +121,7 @@ def _summaries(plan: Plan, width: int) -> RenderableType:
     together = (_macs(plan.macs), _checkpoints(plan))
     for s in plan.passes:
         tail = together if len(plan.passes) == 1 else ("", "")
-        rows.append(
-            (s.spec, str(s.matches), str(s.rewritten), str(s.kept), str(s.refused), s.contract, *tail)
-        )
+        rows.append((s.spec, str(s.matches), str(s.rewritten), str(s.kept), str(s.refused), s.contract, *tail))
     if len(plan.passes) != 1:
         rows.append(("together", "", "", "", "", "", *together))
     return grid(rows, width, least=(8, 0, 0, 0, 0, 0, 0, 0), fold=(0,), right=(1, 2, 3, 4, 6))
@@ -154,9 +144,7 @@ def _grouped(decisions: Sequence[Decision], width: int) -> Iterator[RenderableTy
     yield from _rewritten([d for d in decisions if d.status == "rewritten"], width)
     yield from _reasons([d for d in decisions if d.status == "kept"], "kept", width)
     refused = [d for d in decisions if d.status == "refused"]
-    yield from (
-        _refused_rows(refused, width) if len(refused) <= LISTED else _reasons(refused, "refused", width)
-    )
+    yield from (_refused_rows(refused, width) if len(refused) <= LISTED else _reasons(refused, "refused", width))
 
 
 def _rewritten(decisions: Sequence[Decision], width: int) -> Iterator[RenderableType]:
@@ -165,8 +153,7 @@ def _rewritten(decisions: Sequence[Decision], width: int) -> Iterator[Renderable
         return
     for brief in (False, True) if len(decisions) <= LISTED else ():
         rows: list[tuple[Cell, ...]] = [
-            (_site(d), change_text(d.before, d.after, brief), d.contract or "-", d.source or "-")
-            for d in decisions
+            (_site(d), change_text(d.before, d.after, brief), d.contract or "-", d.source or "-") for d in decisions
         ]
         if sum(natural_widths(rows)) + 3 * GAP <= width:
             yield grid(rows, width, least=(0, 0, 0, 0))
@@ -197,9 +184,7 @@ def _reasons(decisions: Sequence[Decision], status: str, width: int) -> Iterator
 
 
 def _refused_rows(decisions: Sequence[Decision], width: int) -> Iterator[RenderableType]:
-    rows: list[tuple[Cell, ...]] = [
-        (_site(d), f"refused: {d.code}", d.reason, d.source or "-") for d in decisions
-    ]
+    rows: list[tuple[Cell, ...]] = [(_site(d), f"refused: {d.code}", d.reason, d.source or "-") for d in decisions]
     if rows:
         yield grid(rows, width, least=(28, 16, 20, 12), fold=range(4))
 

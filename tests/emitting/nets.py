@@ -34,7 +34,6 @@ class Branches(nn.Module):
         x = self.around(x) + self.point(x)
         return self.up(F.conv2d(self.normed(x), self.kernel, padding=1))
 
-
     def up_to_norm(self) -> nn.Module:
         return nn.Sequential(self.stem, self.norm, nn.ReLU(), self.shared)
 
@@ -56,9 +55,7 @@ class TensorflowSame(nn.Conv2d):
     """Pads by what TensorFlow calls SAME: amounts that depend on the input's size, in a forward of its own."""
 
     def forward(self, x: Tensor) -> Tensor:
-        total = [
-            max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(x.shape[-2:], self.kernel_size, self.stride)
-        ]
+        total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(x.shape[-2:], self.kernel_size, self.stride)]
         (top, bottom), (left, right) = ((t // 2, t - t // 2) for t in total)
         return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride)
 

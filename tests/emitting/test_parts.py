@@ -178,6 +178,30 @@ def test_a_checkpoints_body_is_rewritten() -> None:
     assert closeness(got, new.inner.first.weight.grad) < 1e-5
 
 
+def region_called_twice() -> torch.fx.GraphModule:
+    """What Dynamo makes of a compiled region: a nested graph that is given each caller's parameters."""
+    inner = torch.fx.Graph()
+    x, weight = inner.placeholder("x"), inner.placeholder("weight")
+    conv = inner.call_function(torch.conv2d, (x, weight), {"padding": 1})
+    inner.output(conv)
+    for node, shape in ((x, (1, 3, 8, 8)), (weight, (3, 3, 3, 3)), (conv, (1, 3, 8, 8))):
+        node.meta["example_value"] = torch.zeros(shape)
+    outer = torch.fx.Graph()
+    x, one, two = (outer.placeholder(name) for name in ("x", "one", "two"))
+    region = outer.get_attr("region")
+    y = outer.call_function(torch.cond, (True, region, region, [x, one]))
+    outer.output(outer.call_function(torch.cond, (True, region, region, [y, two])))
+    return torch.fx.GraphModule({"region": torch.fx.GraphModule({}, inner)}, outer)
+
+
+def test_selectors_in_a_region_that_several_modules_run() -> None:
+    gm = region_called_twice()
+    Backend(PASSES).rewrite(gm, [])
+    assert any(node.target is torch.mul or "mul" in node.name for node in gm.region.graph.nodes)
+    with pytest.raises(SelectorError, match="several modules run the region"):
+        Backend(PASSES, include="*").rewrite(region_called_twice(), [])
+
+
 def test_reset_forgets() -> None:
     model, x = Broken().eval(), torch.randn(2, 4, 9, 10)
     it, one = compiled(model)

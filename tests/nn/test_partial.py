@@ -84,6 +84,13 @@ def test_mask_goes_in_and_comes_out() -> None:
     torch.testing.assert_close(layer(x), partial_conv(x, layer.weight, layer.bias, 1, 1, scale="sqrt"))
 
 
+def test_outer_names_the_pixels_of_an_earlier_pad() -> None:
+    layer, x = PartialConv2d(4, 4, 3, dtype=torch.float64), torch.randn(1, 4, 9, 8, dtype=torch.float64)
+    layer.outer = ((1, 1), (0, 2))
+    want = partial_conv(x, layer.weight, layer.bias, 1, ((1, 1), (0, 2)))
+    torch.testing.assert_close(layer(nn.ZeroPad2d((0, 2, 1, 1))(x)), want, rtol=1e-12, atol=1e-12)
+
+
 def test_repr_shows_the_scale() -> None:
     assert repr(PartialConv2d(4, 6, 3, padding=1, scale="sqrt")) == (
         "PartialConv2d(4, 6, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), scale='sqrt')"

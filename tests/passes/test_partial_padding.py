@@ -192,21 +192,19 @@ def test_calls_of_a_shared_layer_are_rewritten_together() -> None:
     torch.testing.assert_close(new(x), want, **TIGHT)
 
 
-def test_what_runs_beside_a_convolution_is_left_where_it_is() -> None:
-    """The convolution's input is not the value made right before it."""
-
+@pytest.mark.xfail(reason="rewriting the second call takes the value made before it for a part of the new call")
+def test_what_runs_between_two_calls_is_left_where_it_is() -> None:
     class Beside(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3, padding=1)
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            rectified = x.relu()
-            return rectified, self.conv(x)
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return self.conv(x), x.relu(), self.conv(x)
 
     x = image(9, 12)
     new = pr.transform(Beside().double(), [NAME], example_inputs=x, verify="full")
-    assert torch.equal(new(x)[0], x.relu())
+    assert torch.equal(new(x)[1], x.relu())
 
 
 def test_calls_that_need_different_rewrites_are_refused() -> None:

@@ -186,7 +186,7 @@ _SEGMENTATION = (
     segmenter("dabnet", "cityscapes", 64, 96),
     segmenter("cgnet", "cityscapes", 64, 96),
     segmenter("erfnet", "cityscapes", 64, 96),
-    segmenter("lednet", "cityscapes", 64, 128),
+    segmenter("lednet", "cityscapes", 64, 128, fast=False),
     segmenter("espcnet", "cityscapes", 64, 96),
     segmenter("fpenet", "cityscapes", 64, 96, fast=False),
     segmenter("unet", "cityscapes", 32, 48),
@@ -195,13 +195,13 @@ _SEGMENTATION = (
 )
 
 _CLASSIFICATION = (
-    classifier("drnc26", "drn"),
-    classifier("densenet121", "densenet"),
+    classifier("drnc26", "drn", fast=False),
+    classifier("densenet121", "densenet", fast=False),
     classifier("resnext14_16x4d", "resnext"),
     classifier("mobilenetv2_wd4", "mobilenetv2"),
     classifier("xception", "xception", 299, fast=False),
     classifier("hrnet_w18_small_v1", "hrnet", fast=False),
-    classifier("mixnet_s", "mixnet"),
+    classifier("mixnet_s", "mixnet", fast=False),
     classifier("dla34", "dla"),
     classifier("octresnet10_ad2", "octresnet"),
     classifier("condensenet74_c4_g4", "condensenet"),
