@@ -1,9 +1,10 @@
-"""padrewrite: find, explain, rewrite and verify the spatial choices of every convolution in a PyTorch model."""
+"""Find, explain, rewrite and verify the spatial choices of every convolution in a PyTorch model."""
 
 from padrewrite import errors, formulas, nn, ops
 from padrewrite.__about__ import VERSION as __version__
 from padrewrite.checks.verification import Verification
 from padrewrite.contracts import Contract, Evidence
+from padrewrite.emitting.backend import compile_model as compile
 from padrewrite.graph import Graph, Site
 from padrewrite.pipeline import apply, plan, record, report, revert, transform, verify
 from padrewrite.planning import Decision, Plan
@@ -24,6 +25,7 @@ __all__ = [
     "Verification",
     "__version__",
     "apply",
+    "compile",
     "errors",
     "formulas",
     "nn",

@@ -66,7 +66,7 @@ def _value(hint: Any, data: Any) -> Any:
         return tuple(_value(a, v) for a, v in zip(args, data, strict=True))
     if is_dataclass(hint):
         return decode(hint, data)  # pyright: ignore[reportArgumentType]
-    if origin in (dict, Mapping) or hint in (dict, Mapping) or (origin and issubclass(origin, Mapping)):
+    if origin in (dict, Mapping) or hint in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         return {k: _tuples(v) for k, v in data.items()}
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,13 @@ def run_plan(args: Namespace) -> int:
 
 
 def run_apply(args: Namespace) -> int:
-    if args.plan and (args.include or args.exclude or args.inputs):
-        raise PlanError(
-            "a saved plan has its inputs and its choice of convolutions already: leave out "
-            "--input, --include and --exclude, or make the plan again with them."
-        )
     model, inputs = _load(args)
     if args.plan:
-        new = pr.apply(model, pr.Plan.load(args.plan))
-        if args.verify != "off":
-            pr.verify(new, original=model, level=args.verify, seed=args.seed)
+        report, new = _apply_saved(args, model)
     else:
         options = {**_selectors(args), "verify": args.verify}
         new = pr.transform(model, args.passes, example_inputs=inputs, **options)
-    report = pr.report(new)
+        report = pr.report(new)
     _show_report(args, report)
     if report.verification is not None and not report.verification.ok:
         say("Nothing was saved: a contract is violated.")
@@ -61,6 +55,19 @@ def run_apply(args: Namespace) -> int:
     else:
         say("Nothing was saved: give -o FILE.")
     return _findings(args, _refused(report.decisions))
+
+
+def _apply_saved(args: Namespace, model: nn.Module) -> tuple[Report, nn.Module]:
+    if args.include or args.exclude or args.inputs:
+        raise PlanError(
+            "a saved plan has its inputs and its choice of convolutions already: leave out --input, --include "
+            "and --exclude, or make the plan again with them."
+        )
+    new = pr.apply(model, pr.Plan.load(args.plan))
+    checked = None
+    if args.verify != "off":
+        checked = pr.verify(new, original=model, level=args.verify, seed=args.seed)
+    return replace(pr.report(new), verification=checked), new
 
 
 def run_verify(args: Namespace) -> int:

@@ -107,11 +107,11 @@ class Backend:
     def rewrite(self, gm: fx.GraphModule, example_inputs: list[Any]) -> None:
         """Rewrites one graph of Dynamo's in place; on an error it is as it was."""
         parts = read_parts(self._namer, gm, example_inputs)
-        rewritten = [(part, self._run(part, (frame_id(), n))) for n, part in enumerate(parts)]
-        for part, graph in rewritten:
-            if graph is not part.graph:
-                assert graph.nodes is not None
-                part.owner.graph = lower(graph.nodes, part.owner.graph)
+        graphs = [self._run(part, (frame_id(), part.root, n)) for n, part in enumerate(parts)]
+        changed = [(part.owner, graph.nodes) for part, graph in zip(parts, graphs) if graph is not part.graph]
+        lowered = [(owner, lower(nodes, owner.graph)) for owner, nodes in changed if nodes is not None]
+        for owner, nodes in lowered:
+            owner.graph = nodes
 
     def hand_on(self, gm: fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
         """Compiles a graph with the inner compiler."""

@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
+from torch._functorch._aot_autograd.autograd_cache import check_cacheable
 from torch._inductor import config, metrics
 
 import padrewrite
 from padrewrite.emitting.backend import compile_model
 
-from .nets import PASSES, closeness
+from .nets import PASSES, Branches, TensorflowSame, closeness
 
 pytestmark = pytest.mark.compile
 
@@ -59,6 +60,26 @@ def test_training_step_by_name_with_an_option_for_inductor() -> None:
         found.append([out, given.grad, *(p.grad for p in one.parameters())])
     for got, wanted in zip(*found, strict=True):
         assert closeness(got, wanted) < 1e-5
+
+
+def test_rewritten_graphs_are_such_as_the_caches_take() -> None:
+    """Only calls that AOTAutograd knows; and every tensor that a method is called on has its value in the meta."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(gm: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        graphs.append(gm)
+        return gm.forward
+
+    passes = ["padding-mode{mode=reflect,axes=[-1]}", "partial-padding{scale=sqrt}"]
+    for dynamic in (False, True):
+        x = torch.randn(2, 3, 21, 18)
+        compile_model(Branches().eval(), passes=passes, backend=keep, dynamic=dynamic)(x)
+        compile_model(TensorflowSame(3, 4, 3, stride=2), passes=PASSES, backend=keep, dynamic=dynamic)(x)
+    assert len(graphs) == 4
+    for gm in graphs:
+        check_cacheable(gm)
+        assert all(hasattr(n, "_dynamo_source") for n in gm.graph.find_nodes(op="placeholder"))
+        assert not {key for n in gm.graph.nodes for key in n.meta} & {"at", "origin", "shape", "source", "value"}
 
 
 ONCE = """

@@ -192,7 +192,6 @@ def test_calls_of_a_shared_layer_are_rewritten_together() -> None:
     torch.testing.assert_close(new(x), want, **TIGHT)
 
 
-@pytest.mark.xfail(reason="rewriting the second call takes the value made before it for a part of the new call")
 def test_what_runs_between_two_calls_is_left_where_it_is() -> None:
     class Beside(nn.Module):
         def __init__(self) -> None:

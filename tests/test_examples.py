@@ -1,0 +1,26 @@
+"""Every example runs as it stands, and prints what it is there to show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("[0-9]*.py"))
+SHOWN = {
+    "01_first_report": ["partial-padding", "checks held", "kept"],
+    "02_wrap_around": ["seam error after", "circular"],
+    "03_plan_apply_revert": ["not-selected", "unpadded", "reverted equals the original: True"],
+    "04_compiler_plugin": ["compiled against rewritten", "partial-padding"],
+}
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
+def test_example_runs(example: Path) -> None:
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for text in SHOWN[example.stem]:
+        assert text in done.stdout
