@@ -72,4 +72,6 @@ def _value(hint: Any, data: Any) -> Any:
 
 
 def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}  # pyright: ignore
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value  # pyright: ignore

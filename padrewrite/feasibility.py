@@ -111,7 +111,10 @@ def _is_known(cls: type, method: str) -> bool:
 def _way(module: nn.Module, after: Conv) -> str:
     rewritten = isinstance(module, (PartialConvMixin, AxisPaddedMixin))
     one_mode = len({after.modes[a] for a in after.padded_axes}) <= 1
-    return RETUNE if after.partial is None and one_mode and not rewritten else REBIND
+    zeros = {after.modes[a] for a in after.padded_axes} <= {"zeros"}
+    lopsided = any(lo != hi for lo, hi in after.padding) and not isinstance(getattr(module, "padding", None), str)
+    plain = after.partial is None and one_mode and not (zeros and lopsided)
+    return RETUNE if plain and not rewritten else REBIND
 
 
 def _common_owner(site: Site) -> str:

@@ -70,9 +70,10 @@ def plan(
     parsed = parse_passes(passes)
     inputs = None if example_inputs is None else Inputs.of(example_inputs)
     graph = read_tree(model) if inputs is None else trace(model, inputs)
-    return make_plan(
-        model, graph, parsed, inputs, tree_fingerprint(model), include, exclude, where, allow_no_effect
-    )
+    done = history(model)
+    earlier = {edit.site.id: edit for edit in _net_edits(done.plans)} if done is not None else None
+    chosen = (include, exclude, where, allow_no_effect)
+    return make_plan(model, graph, parsed, inputs, tree_fingerprint(model), *chosen, earlier)
 
 
 def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:

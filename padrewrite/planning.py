@@ -177,8 +177,13 @@ def make_plan(
     exclude: Names = None,
     where: Where = None,
     allow_no_effect: bool = False,
+    earlier: Mapping[str, Edit] | None = None,
 ) -> Plan:
-    """Runs the passes in order, each on the graph that the one before predicts."""
+    """Runs the passes in order, each on the graph that the one before predicts.
+
+    ``earlier`` are the edits that the model carries already, by site.
+    """
+    earlier = earlier or {}
     if graph.nodes is None:
         blind = [p.name for p in passes if p.needs == "dataflow"]
         if blind:
@@ -195,8 +200,7 @@ def make_plan(
         summaries.append(_summary(one, outcome))
         decisions += outcome.decisions
         for edit in outcome.edits:
-            first = edits.get(edit.site.id, edit)
-            edits[edit.site.id] = replace(edit, site=first.site, before=first.before)
+            edits[edit.site.id] = _merged(model, edits.get(edit.site.id) or earlier.get(edit.site.id), edit, one)
         current = outcome.graph
     return Plan(
         model=type(model).__name__,
@@ -216,6 +220,16 @@ def make_plan(
         _predicted=current,
         _inputs=inputs,
     )
+
+
+def _merged(model: nn.Module, first: Edit | None, edit: Edit, one: Pass) -> Edit:
+    """The edit that goes from what the site was before its first rewrite to what it is to be now."""
+    if first is None:
+        return edit
+    merged = feasible(model, first.site, edit.after)
+    if isinstance(merged, Check):
+        raise PassError(f"{one.name}: {edit.site.id} was rewritten before and cannot be again: {merged.reason}.")
+    return merged
 
 
 def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module | None) -> Outcome:

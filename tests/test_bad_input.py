@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import padrewrite_passes
 import pytest
 import torch
 from torch import nn
 from untouched import untouched
 
 import padrewrite as pr
+import padrewrite_passes
 from padrewrite.errors import (
     InputsError,
     ModelError,

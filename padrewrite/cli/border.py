@@ -1,7 +1,8 @@
 """What padding does to a network's response near the border, measured on a photograph.
 
-Random kernels are white noise, which answers to nothing in an image. The network measured here has patches
-of its own feature maps for kernels instead, and batch norms with the statistics of the photograph.
+The network measured here has patches of its own feature maps for kernels, and batch norms with the statistics
+of the photograph. Kernels of white noise would show something else: on a smooth image their windows cancel in the
+interior and not at the border, and the mean that partial padding keeps says little about them.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from padrewrite.cli.printing import say, show, show_json
 from padrewrite.errors import InputsError, PadrewriteError, PlanError
 from padrewrite.planning import Decision
 from padrewrite.reporting.evidence import verification_parts
-from padrewrite.reporting.report import Report
+from padrewrite.reporting.reports import Report
 from padrewrite.reporting.text import heading, plan_parts, report_parts
 
 OK, FINDINGS, USAGE, VIOLATED, UNRECORDED = range(5)

@@ -43,7 +43,8 @@ ZERO, PARTIAL, REFERENCE = "zero padding", "partial padding", "photograph goes o
 _SETTING = """\
 network   DeepLabv3 on ResNet(D)-50b, from pytorchcv
 input     {height}x{width} pixels of a photograph
-kernels   patches of what each convolution reads (seed {seed}): white noise would answer to nothing in it
+kernels   patches of what each convolution reads (seed {seed}). With white noise for kernels the border
+          overshoots under partial padding: it keeps a window's mean, not its variance.
 norms     statistics of the photograph, by one forward in train mode, before anything is rewritten
 """
 _TITLE = "DeepLabv3 (ResNet-50) near the border: zero padding, and the same network rewritten to partial padding"

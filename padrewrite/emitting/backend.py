@@ -115,7 +115,8 @@ class Backend:
 
     def hand_on(self, gm: fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
         """Compiles a graph with the inner compiler."""
-        return self._compile(gm, example_inputs)
+        compiled = self._compile(gm, example_inputs)
+        return self._ledger.witnessed(compiled, example_inputs) if self._namer.root else compiled
 
     def _run(self, part: Part, name: Any) -> Graph:
         """The graph after all passes; what they decide goes into the ledger."""

@@ -62,7 +62,7 @@ def read_parts(namer: Namer, gm: fx.GraphModule, inputs: Sequence[Any]) -> list[
 def _callers(gm: fx.GraphModule, name: str) -> int:
     """How many calls are given the graph ``name``, which is nested in ``gm``."""
     parent, _, attribute = name.rpartition(".")
-    nodes = gm.get_submodule(parent).graph.nodes
+    nodes = cast("fx.GraphModule", gm.get_submodule(parent)).graph.nodes
     return sum(len(n.users) for n in nodes if n.op == "get_attr" and n.target == attribute)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -30,6 +31,7 @@ class Ledger:
         self._matches: list[dict[Hashable, int]] = [{} for _ in passes]
         self._calls: dict[Hashable, int] = {}
         self._served: dict[str, tuple[Site, Site]] = {}
+        self._given: set[int] = set()
 
     def add_graph(self, graph: Hashable, sites: Iterable[Site], calls: int) -> None:
         for site in sites:
@@ -37,8 +39,19 @@ class Ledger:
         self._calls[graph] = calls
 
     def serve(self, site: Site, peer: Site) -> None:
-        """``peer`` runs in the graph of ``site``, unless a graph of its own turns up."""
+        """``peer`` may run in the graph of ``site``; whether it does is seen from the parameters the graph is given."""
         self._served[peer.id] = (peer, site)
+
+    def witnessed(self, compiled: Callable[..., Any], inputs: Sequence[Any]) -> Callable[..., Any]:
+        """``compiled``, the code of a submodule's forward, noting whose parameters it is called with."""
+        positions = [n for n, value in enumerate(inputs) if isinstance(value, nn.Parameter)]
+        given = self._given
+
+        def noting(*args: Any) -> Any:
+            given.update(id(args[n]) for n in positions)
+            return compiled(*args)
+
+        return noting
 
     def add(self, graph: Hashable, index: int, outcome: Outcome) -> None:
         """One pass over one graph.
@@ -94,11 +107,12 @@ class Ledger:
         if self._model is None or not self._calls:
             return []
         seen = {site.fqn for site in self.sites.values()}
+        given = [name for name, p in self._model.named_parameters() if id(p) in self._given]
         unseen = [site for site in read_tree(self._model).convs() if site.fqn not in seen]
-        return [self._about_unseen(index, site) for site in unseen]
+        return [self._about_unseen(index, site, any(n.startswith(site.fqn + ".") for n in given)) for site in unseen]
 
-    def _about_unseen(self, index: int, site: Site) -> Decision:
-        if site.id in self._served:
+    def _about_unseen(self, index: int, site: Site, ran: bool) -> Decision:
+        if ran and site.id in self._served:
             served = self._decisions[index][self._served[site.id][1].id]
             return replace(served, site=site.id, reason=f"{served.reason}, in the graph of {served.site}")
         spec, name = site.op.spec(), self._passes[index].name

@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # pyright: ignore[r
 
 from padrewrite.nn.deriving import derived_class
 from padrewrite.nn.partial import PartialConvMixin
-from padrewrite.ops.conv import Conv, TransposedConv, convolve, own_padding
+from padrewrite.ops.conv import Conv, Pairs, TransposedConv, convolve, own_padding
 from padrewrite.ops.window import Window
 
 
@@ -52,10 +52,18 @@ def axis_padded_class(base: type) -> type:
     return derived_class(AxisPaddedMixin, base, "AxisPadded", _STOCK)
 
 
+def real_padding(module: _ConvNd) -> Pairs:
+    """(lo, hi) per axis that a layer really pads: in a mode other than zeros, what torch derived when it was built."""
+    if module.padding_mode == "zeros":
+        return own_padding(module.padding, module.kernel_size, module.dilation)
+    flat = module._reversed_padding_repeated_twice
+    return tuple((flat[i], flat[i + 1]) for i in range(len(flat) - 2, -2, -2))
+
+
 def conv_op(module: _ConvNd) -> Conv | TransposedConv:
     """What a convolution module computes if its forward is the stock one."""
     rank = len(module.kernel_size)
-    pairs = own_padding(module.padding, module.kernel_size, module.dilation)
+    pairs = real_padding(module)
     lo, hi = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
     window = Window(module.kernel_size, module.stride, module.dilation, lo, hi)
     channels = (module.in_channels, module.out_channels, module.groups, module.bias is not None)

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any, ClassVar
 
 import torch
+import torch.fx as fx
 import torch.nn.functional as F
 
 from padrewrite.ops.op import Op
@@ -187,6 +188,11 @@ def per_axis(value: Any, rank: int) -> tuple[Any, ...]:
     return (value,) * rank
 
 
+def hint(value: Any) -> Any:
+    """The number that a size argument had while recording."""
+    return value.meta["value"] if isinstance(value, fx.Node) else value
+
+
 def own_padding(padding: Any, kernel: Ints, dilation: Ints) -> Pairs:
     """(lo, hi) per axis of a ``padding`` argument: number, tuple, (lo, hi) pairs, "same" or "valid"."""
     if padding == "valid":
@@ -212,7 +218,7 @@ def read_conv(
     rank = len(shape) - 2
     kernel = tuple(int(k) for k in shape[2:])
     stride, dilation = (tuple(int(v) for v in per_axis(slots.get(name, 1), rank)) for name in ("stride", "dilation"))
-    pairs = own_padding(slots.get("padding", 0), kernel, dilation)
+    pairs = [(hint(lo), hint(hi)) for lo, hi in own_padding(slots.get("padding", 0), kernel, dilation)]
     window = Window(kernel, stride, dilation, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
     groups, bias = int(slots.get("groups", 1)), slots.get("bias")
     x = slots["x"] if "x" in slots else slots["input"]

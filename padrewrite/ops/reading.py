@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.fx as fx
 
-from padrewrite.ops.conv import Conv, ConvCall, TransposedConv, read_conv, with_padding
+from padrewrite.ops.conv import Conv, ConvCall, TransposedConv, hint, read_conv, with_padding
 from padrewrite.ops.pad import PadCall, read_pad
 from padrewrite.ops.realise import ExplicitPad
 
@@ -24,11 +24,6 @@ class ConvNode:
     """The tensor before the first folded pad."""
     pads: tuple[fx.Node, ...] = ()
     amounts: tuple[ExplicitPad, ...] = ()
-
-
-def hint(value: Any) -> Any:
-    """The number that a size argument had while recording."""
-    return value.meta["value"] if isinstance(value, fx.Node) else value
 
 
 def shape_of(value: Any) -> Sequence[int]:

@@ -66,7 +66,7 @@ class Inputs:
         """Shapes and types as JSON, enough to record the model again; None if an argument has no JSON form."""
         try:
             return {
-                "args": [_encode(a) for a in self.args],
+                "args": tuple(_encode(a) for a in self.args),
                 "kwargs": {k: _encode(v) for k, v in self.kwargs.items()},
             }
         except TypeError:
@@ -80,11 +80,11 @@ class Inputs:
 
 def _encode(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return {"tensor": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+        return {"tensor": tuple(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):  # pyright: ignore[reportUnknownArgumentType]
-        return {type(value).__name__: [_encode(v) for v in value]}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+        return {type(value).__name__: tuple(_encode(v) for v in value)}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
     if type(value) is dict and all(isinstance(k, str) for k in value):  # pyright: ignore[reportUnknownVariableType]
         return {"dict": {k: _encode(v) for k, v in value.items()}}  # pyright: ignore[reportUnknownVariableType]
     raise TypeError(type(value).__name__)

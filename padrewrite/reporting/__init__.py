@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from padrewrite.reporting.report import Report
+from padrewrite.reporting.reports import Report
 from padrewrite.reporting.text import plan_text, report_text, verification_text
 
 __all__ = ["Report", "plan_text", "report_text", "verification_text"]

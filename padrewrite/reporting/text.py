@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from padrewrite.checks.verification import Verification
     from padrewrite.ops.conv import Conv
     from padrewrite.planning import Decision, Plan
-    from padrewrite.reporting.report import Report
+    from padrewrite.reporting.reports import Report
 
 LISTED = 30
 """Rewritten or refused sites of one pass that are listed one by one; more are grouped."""

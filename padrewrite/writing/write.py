@@ -9,7 +9,7 @@ from torch import nn
 
 from padrewrite.errors import WriteError
 from padrewrite.feasibility import REBIND, REDIRECT, RETUNE, Edit
-from padrewrite.ops.conv import Pairs
+from padrewrite.ops.conv import Pairs, own_padding
 from padrewrite.ops.realise import Realisation
 from padrewrite.writing.redirecting import ConvChange
 from padrewrite.writing.swapping import ORIGINAL, restore, retune, swap
@@ -23,6 +23,7 @@ def write(model: nn.Module, edits: Sequence[Edit]) -> None:
     """
     before = snapshot(model)
     try:
+        _clear(model, edits)
         done: set[str] = set()
         for edit in edits:
             if edit.way != REDIRECT and edit.owner not in done:
@@ -37,6 +38,21 @@ def write(model: nn.Module, edits: Sequence[Edit]) -> None:
     except Exception as error:
         undo(before)
         raise WriteError(f"the rewrite could not be written ({error}); the model is as it was.") from error
+
+
+def _clear(model: nn.Module, edits: Sequence[Edit]) -> None:
+    """Takes back what earlier rewrites put at the edited sites, where the new way is another module's."""
+    sites = {edit.site.id: edit for edit in edits}
+    for edit in edits:
+        if edit.way == REDIRECT and edit.owner != edit.site.fqn and edit.site.handle.call.owner_kind == "conv":
+            restore(model.get_submodule(edit.site.fqn))
+    for module in list(model.modules()):
+        changes: Any = vars(module).get("_padrewrite_changes", ())
+        left = tuple(c for c in changes if c.site not in sites)
+        if changes and not left:
+            restore(module)
+        elif len(left) < len(changes):
+            vars(module)["_padrewrite_changes"] = left
 
 
 def snapshot(model: nn.Module) -> list[tuple[nn.Module, type, dict[str, Any]]]:
@@ -69,12 +85,27 @@ def _write_layer(module: nn.Module, edit: Edit) -> None:
         _retune_padding(module, change)
         return
     assert edit.way == REBIND
+    attributes: dict[str, Any] = {"padding_mode": "zeros", **_padding_attribute(module, change)}
     if change.own.partial is None:
-        swap(module, "axis-padded", axis_modes=change.own.modes, padding_mode="zeros")
+        swap(module, "axis-padded", axis_modes=change.own.modes, **attributes)
     else:
         swap(
-            module, "partial", partial_scale=change.own.partial, outer=change.outer, axis_modes=_mixed(change)
+            module,
+            "partial",
+            partial_scale=change.own.partial,
+            outer=change.outer,
+            axis_modes=_mixed(change),
+            **attributes,
         )
+
+
+def _padding_attribute(module: Any, change: Realisation) -> dict[str, Any]:
+    """A new value for ``padding`` if what the layer says differs from what it is to apply."""
+    own = change.own
+    if own_padding(module.padding, own.kernel, own.dilation) == own.padding:
+        return {}
+    symmetric = all(lo == hi for lo, hi in own.padding)
+    return {"padding": own.window.lo if symmetric else own.padding}
 
 
 def _mixed(change: Realisation) -> tuple[str, ...] | None:
@@ -86,12 +117,14 @@ def _retune_padding(module: Any, change: Realisation) -> None:
     own = change.own
     modes = {own.modes[a] for a in own.padded_axes} or {"zeros"}
     flat = [v for pair in reversed(own.padding) for v in pair]
+    padding = _padding_attribute(module, change)
     retune(
         module,
         padding_mode=modes.pop(),
         dilation=own.dilation,
         stride=own.stride,
         _reversed_padding_repeated_twice=flat,
+        **padding,
     )
 
 

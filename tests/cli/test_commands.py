@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,6 +193,16 @@ def test_bench_measures_both(run: Run, tmp_path: Path) -> None:
     assert "rewritten" in out
     (case,) = json.loads(file.read_text())["cases"]
     assert (case["mode"], case["phase"]) == ("eager", "eval")
+
+
+def test_a_terminal_gets_colour_within_its_width(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    for argv in (("plan", NET, *PARTIAL, *INPUT), ("explain", NET, "stem", *INPUT), ("passes",)):
+        out = run(*argv)[1]
+        assert "\x1b[" in out
+        assert max(map(len, re.sub(r"\x1b\[[\d;]*m", "", out).splitlines())) <= 80
 
 
 def test_version_and_help(run: Run) -> None:

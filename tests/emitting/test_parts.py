@@ -156,6 +156,31 @@ def test_what_runs_outside_every_graph_is_reported() -> None:
     }
 
 
+def test_a_module_that_could_share_a_graph_and_does_not() -> None:
+    """The second block fails the first one's guards, and Dynamo has compiled that forward often enough."""
+
+    class Scaled(Block):
+        def __init__(self, scale: float) -> None:
+            super().__init__(4)
+            self.scale = scale
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x) * self.scale)
+
+    model = Looped(Scaled(3.0)).eval()
+    model.blocks.insert(1, Scaled(2.0))
+    it, one = compiled(model)
+    x = torch.randn(2, 4, 9, 10)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        got = it(x)
+    new = padrewrite.transform(model, PASSES, example_inputs=x, exclude="blocks.2.*")
+    assert closeness(got, new(x)) < 1e-6
+    assert {site: code for site, code in codes(one).items() if code != "rewritten"} == {
+        "blocks.2.first": "not-compiled",
+        "blocks.2.second": "not-compiled",
+    }
+
+
 def test_a_checkpoints_body_is_rewritten() -> None:
     class Checkpointed(nn.Module):
         def __init__(self) -> None:

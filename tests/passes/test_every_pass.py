@@ -140,7 +140,6 @@ def test_planning_is_deterministic_and_changes_nothing(name: str) -> None:
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-@pytest.mark.xfail(reason="the codec asks whether Literal, the type of a decision's status, is a mapping")
 @pytest.mark.parametrize("name", IDS)
 def test_a_plan_survives_json(name: str) -> None:
     plan = pr.plan(nn.Conv2d(3, 4, 3, padding=1), [name], example_inputs=torch.randn(2, 3, 8, 9))

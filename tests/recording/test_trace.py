@@ -132,8 +132,7 @@ def test_no_trace_is_left(name: str, inputs: Tensor) -> None:
 def test_statistics_and_counters() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=None), nn.Dropout()).train()
     with untouched(model):
-        graph = pr.record(model, example_inputs=picture())
-        assert graph.how == "symbolic"
+        pr.record(model, example_inputs=picture())
     with untouched(model):
         pr.transform(model, ["partial-padding"], example_inputs=picture(), verify="full")
 
