@@ -20,7 +20,7 @@ from padrewrite.recording.models import check_model
 from padrewrite.recording.trace import follow, trace
 from padrewrite.recording.tree import read_tree, tree_fingerprint
 from padrewrite.registry import parse_passes
-from padrewrite.reporting.report import Report
+from padrewrite.reporting.reports import Report
 from padrewrite.rewriting import Pass
 from padrewrite.selecting import Names, Where
 from padrewrite.writing.copying import copy_model

@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Imports of a higher row that are meant: (importing file, imported unit) -> why.
 UPWARD: dict[tuple[str, str], str] = {
     ("padrewrite/planning.py", "reporting"): "str(plan) is the table that reporting draws",
+    ("padrewrite/checks/verification.py", "reporting"): "str(verification) is, too",
 }
 
 PUBLIC_FUNCTIONS = (

@@ -155,7 +155,9 @@ def _within_noise(model: nn.Module, inputs: Inputs, index: int, got: Tensor, exp
     noise = (torch.nan_to_num(again) - torch.nan_to_num(expected)).abs().max()
     difference = (torch.nan_to_num(got) - torch.nan_to_num(expected)).abs().max()
     same_nans = torch.equal(got.isnan(), expected.isnan())
-    return same_nans and bool(difference <= noise)
+    # Kernels that add in another order differ in the last digits; a forward that changes from call to call does not.
+    rounding = 1e3 * torch.finfo(expected.dtype).eps * torch.nan_to_num(expected).abs().max()
+    return same_nans and bool(difference <= noise) and bool(noise <= rounding)
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import padrewrite
 from padrewrite.checks.naive import naive_conv
 from padrewrite.emitting.backend import Backend, backend, compile_model
 from padrewrite.errors import ModelError, NoEffectError, PadrewriteError, PassError, SelectorError
-from padrewrite.reporting.report import Report
+from padrewrite.reporting.reports import Report
 
 from .nets import BRANCHES, OPTIONS, PASSES, Branches, TensorflowSame, closeness
 

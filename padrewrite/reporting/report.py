@@ -1,1 +1,0 @@
-from padrewrite.reporting.reports import Report as Report
