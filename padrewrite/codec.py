@@ -53,21 +53,31 @@ def _hints(kind: type) -> dict[str, Any]:
 def _value(hint: Any, data: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if data is None:
+        if data is None and type(None) in args:
             return None
         options = [a for a in args if a is not type(None)]
-        tagged = [
-            a for a in options if isinstance(data, dict) and getattr(a, "kind", None) == data.get("kind")
-        ]  # pyright: ignore
+        tagged = [a for a in options if isinstance(data, dict) and getattr(a, "kind", None) == data.get("kind")]  # pyright: ignore
         return _value((tagged or options)[0], data)
+    if origin is typing.Literal:
+        return _checked(data in args, data, f"one of {args}")
     if origin is tuple:
+        _checked(isinstance(data, list), data, "a list")
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_value(args[0], v) for v in data)
         return tuple(_value(a, v) for a, v in zip(args, data, strict=True))
     if is_dataclass(hint):
         return decode(hint, data)  # pyright: ignore[reportArgumentType]
-    if origin in (dict, Mapping) or hint in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        return {k: _tuples(v) for k, v in data.items()}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {k: _tuples(v) for k, v in _checked(isinstance(data, dict), data, "an object").items()}
+    if isinstance(hint, type):
+        fits = type(data) is hint or (hint is float and type(data) is int)
+        return _checked(fits, data, hint.__name__)
+    return _tuples(data)
+
+
+def _checked(fits: bool, data: Any, wanted: str) -> Any:
+    if not fits:
+        raise ValueError(f"{data!r} is not {wanted}")
     return data
 
 

@@ -84,6 +84,8 @@ def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
         WriteError: the result differs from the prediction; the model is as it was.
     """
     check_model(model)
+    if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PlanError(f"the plan is a {type(plan).__name__}; give a Plan, as from plan(...) or Plan.load(path).")
     if tree_fingerprint(model) != plan.tree:
         raise PlanError(
             f"the plan was made for a {plan.model} with other modules or shapes than this {type(model).__name__}. "
@@ -174,6 +176,8 @@ def verify(
     done = history(new)
     if done is None:
         raise PlanError(f"this {type(new).__name__} carries no rewrite of padrewrite's: nothing to verify.")
+    if original is not None and tree_fingerprint(_model_of(original)) != done.plans[0].tree:
+        raise PlanError(f"original is not what this {type(new).__name__} was made from: other modules or shapes.")
     inputs = None if example_inputs is None else Inputs.of(example_inputs)
     if inputs is None:
         inputs = _random_inputs(done.plans[-1], seed)
@@ -204,11 +208,17 @@ def report(model: Any) -> Report:
     """
     backend = getattr(model, "_padrewrite_backend", None)
     if backend is not None:
-        return backend.report()
+        return Report((backend.plan(),), None)
     done = history(check_model(model))
     if done is None:
         raise PlanError(f"this {type(model).__name__} carries no rewrite of padrewrite's: nothing to report.")
     return Report(done.plans, done.verification)
+
+
+def _model_of(original: Any) -> nn.Module:
+    if not isinstance(original, nn.Module):
+        raise PlanError(f"original is a {type(original).__name__}; give the model before its rewrite.")
+    return original
 
 
 def _check_level(level: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,9 +123,11 @@ class Plan:
         Raises:
             PlanError: the text is cut short, of another schema, or not a plan.
         """
+        if not isinstance(text, (str, bytes)):
+            raise PlanError(f"a plan is read from JSON text, not from a {type(text).__name__}.")
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise PlanError(f"the plan is not complete JSON ({error}); was the file cut short?") from error
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
@@ -133,7 +135,9 @@ class Plan:
                 f"the file's schema is {schema!r}, not {SCHEMA!r}; make the plan again with this version."
             )
         try:
-            return decode(cls, data)
+            plan = decode(cls, data)
+            Inputs.check_spec(plan.inputs)
+            return plan
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the plan is damaged: {error}.") from error
 

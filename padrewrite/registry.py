@@ -31,6 +31,8 @@ def parse_passes(passes: Iterable[str | Pass]) -> tuple[Pass, ...]:
     """Passes from names, names with options, and instances."""
     if isinstance(passes, (str, Pass)):
         raise PassError(f"passes is {passes!r}; give a list, as in passes=[{passes!r}].")
+    if not isinstance(passes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PassError(f"passes is {passes!r}; give a list of names or instances.")
     parsed = tuple(p if isinstance(p, Pass) else _parse(p) for p in passes)
     if not parsed:
         raise PassError(f"passes is empty. Known passes: {', '.join(known_passes())}.")
@@ -52,7 +54,11 @@ def _parse(text: Any) -> Pass:
         raise PassError(
             f"unknown pass {name!r}. Closest: {near[0] if near else 'none'}. Known passes: {', '.join(known)}."
         )
-    return build_pass(known[name], dict(_options(name, body or "")))
+    options = list(_options(name, body or ""))
+    twice = [option for i, (option, _) in enumerate(options) if option in dict(options[:i])]
+    if twice:
+        raise PassError(f"{name}: option {twice[0]!r} is given twice.")
+    return build_pass(known[name], dict(options))
 
 
 def build_pass(cls: type[Pass], options: dict[str, Any]) -> Pass:

@@ -25,6 +25,7 @@ def select(
     Raises:
         SelectorError: a selector matches no site, or nothing is left.
     """
+    _check(include, exclude, where, asked_by)
     chosen = [s for s in sites if include is None]
     for pattern in _listed(include):
         chosen += _matching(sites, pattern, "include", asked_by)
@@ -51,6 +52,16 @@ def closest(name: str, names: Iterable[str]) -> list[str]:
 
 def _listed(names: Names) -> list[str]:
     return [] if names is None else [names] if isinstance(names, str) else list(names)
+
+
+def _check(include: Any, exclude: Any, where: Any, asked_by: str) -> None:
+    """SelectorError unless the selectors are of the types that ``select`` takes."""
+    for selector, names in (("include", include), ("exclude", exclude)):
+        listed = names is None or isinstance(names, (str, list, tuple, set, frozenset))
+        if not listed or any(not isinstance(n, str) for n in _listed(names)):
+            raise SelectorError(f"{asked_by} {selector}={names!r} is not a name or a list of names.")
+    if where is not None and not callable(where):
+        raise SelectorError(f"{asked_by} where={where!r} is not a predicate, as in lambda s: s.op.kernel == (2, 2).")
 
 
 def _matching(sites: Sequence[Site], pattern: str, selector: str, asked_by: str) -> list[Site]:

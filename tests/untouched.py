@@ -39,7 +39,9 @@ def facts(model: nn.Module) -> dict[str, Any]:
     for name, module in model.named_modules():
         found[f"{name}: class"] = type(module)
         found[f"{name}: __dict__ keys"] = list(vars(module))
-        found |= {f"{name}.{key}": _copied(value) for key, value in vars(module).items() if key not in _REGISTRIES}
+        found |= {
+            f"{name}.{key}": _copied(value) for key, value in vars(module).items() if key not in _REGISTRIES
+        }
         for registry in _REGISTRIES:
             found[f"{name}: {registry}"] = {k: id(v) for k, v in vars(module)[registry].items()}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

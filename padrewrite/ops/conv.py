@@ -148,7 +148,7 @@ _SLOTS: dict[Any, tuple[str, ...]] = {
     partial_conv: ("x", *_CONV[1:]),
     torch.convolution: _ATEN,
     torch.ops.aten.convolution.default: _ATEN,
-    **{f: _ATEN for f in (torch.ops.aten.convolution,)},
+    torch.ops.aten.convolution: _ATEN,
     **{getattr(torch.ops.aten, f"conv{r}d"): _CONV for r in (1, 2, 3)},
     **{getattr(torch.ops.aten, f"conv{r}d").default: _CONV for r in (1, 2, 3)},
     **{getattr(torch.ops.aten, f"conv{r}d").padding: _CONV for r in (1, 2, 3)},

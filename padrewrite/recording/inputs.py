@@ -72,6 +72,13 @@ class Inputs:
         except TypeError:
             return None
 
+    @staticmethod
+    def check_spec(spec: Any) -> None:
+        """ValueError if ``spec`` is neither None nor what ``spec()`` gives."""
+        fits = spec is None or (isinstance(spec.get("args"), tuple) and isinstance(spec.get("kwargs"), dict))
+        if not fits:
+            raise ValueError("inputs is not a record of positional and keyword arguments")
+
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> Inputs:
         """Zeros of the recorded shapes and types."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from padrewrite.errors import ModelError
 
@@ -25,6 +26,10 @@ def check_model(model: Any) -> nn.Module:
 
 def _wrapper(module: nn.Module) -> str | None:
     kind = type(module).__name__
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        return "compiled in place by .compile(). Write: new = transform(...) on a model not compiled; new.compile()."
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore
+        return f"a {kind} that is not initialised. Run one forward first: model(x); then transform(model, ...)."
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return (
             "wrapped by DistributedDataParallel. "

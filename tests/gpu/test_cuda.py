@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch._dynamo
 from hypothesis import given
-from padrewrite_passes import PaddingMode, PartialPadding
 from torch import nn
 
 import padrewrite
 from padrewrite.checks.naive import naive_conv
 from padrewrite.ops import partial_conv
 from padrewrite.rewriting import Pass
+from padrewrite_passes import PaddingMode, PartialPadding
 
 from ..strategies import ConvSpec, conv_specs
 

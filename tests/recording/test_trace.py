@@ -107,11 +107,17 @@ SIDE_EFFECTS: dict[str, tuple[Any, Any]] = {
     "a layer made in forward": (make_layer, lambda s: None),
     "weights clipped": (clip_weights, lambda s: None),
     "a plain tensor counted up": (add_to_state, lambda s: setattr(s, "state", torch.zeros(1))),
-    "a generator of its own": (own_generator, lambda s: setattr(s, "generator", torch.Generator().manual_seed(3))),
+    "a generator of its own": (
+        own_generator,
+        lambda s: setattr(s, "generator", torch.Generator().manual_seed(3)),
+    ),
     "an object with a counter": (count_in_object, lambda s: setattr(s, "meter", types.SimpleNamespace(n=0))),
     "every random source": (all_random, lambda s: None),
     "modes switched": (switch_modes, lambda s: None),
-    "a deep list, a deque": (append_deep, lambda s: vars(s).update(logs={"shapes": []}, queue=collections.deque())),
+    "a deep list, a deque": (
+        append_deep,
+        lambda s: vars(s).update(logs={"shapes": []}, queue=collections.deque()),
+    ),
 }
 
 
@@ -130,7 +136,9 @@ def test_no_trace_is_left(name: str, inputs: Tensor) -> None:
 
 
 def test_statistics_and_counters() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=None), nn.Dropout()).train()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=None), nn.Dropout()
+    ).train()
     with untouched(model):
         pr.record(model, example_inputs=picture())
     with untouched(model):
@@ -303,7 +311,10 @@ class Lines(nn.Module):
 
 def test_sources_are_the_users_lines() -> None:
     code, start = inspect.getsourcelines(Lines)
-    lines = {name: start + next(i for i, line in enumerate(code) if f"# {name}" in line) for name in ("first", "second")}
+    lines = {
+        name: start + next(i for i, line in enumerate(code) if f"# {name}" in line)
+        for name in ("first", "second")
+    }
     sites = pr.record(Lines(), example_inputs=picture()).sites
     assert sites["conv"].source == f"test_trace.py:{lines['first']}"
     assert sites["#conv2d.0"].source == f"test_trace.py:{lines['second']}"
@@ -314,7 +325,12 @@ def test_sources_are_the_users_lines() -> None:
 def test_under_other_settings_of_the_caller() -> None:
     """inference_mode, autocast, another default dtype or device: recorded and verified all the same."""
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)).eval(), picture()
-    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta")):
+    for context in (
+        torch.no_grad(),
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16),
+        torch.device("meta"),
+    ):
         with context:
             new = pr.transform(model, ["partial-padding"], example_inputs=x, verify="full")
         found = pr.report(new).verification

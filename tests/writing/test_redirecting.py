@@ -51,7 +51,14 @@ def test_the_recorded_path(computed: bool) -> None:
     assert far(new(picture(height=7)), with_partial(net, picture(height=7), {"b"})) < 1e-5
 
 
-DRIFTS = [("b", None), ("ba", None), ("b", "#conv2d.0"), ("aba", None), ("bab", "#conv2d.1"), ("ba", "#conv2d.1")]
+DRIFTS = [
+    ("b", None),
+    ("ba", None),
+    ("b", "#conv2d.0"),
+    ("aba", None),
+    ("bab", "#conv2d.1"),
+    ("ba", "#conv2d.1"),
+]
 
 
 @pytest.mark.parametrize("computed", [False, True])
@@ -73,7 +80,7 @@ def test_drift_is_never_guessed_over(train: str, include: str | None, computed: 
 def test_another_kernel_in_a_redirected_call_is_an_error() -> None:
     net = Path("ba", "ab").eval()
     new = pr.transform(net, PARTIAL, example_inputs=picture())
-    with pytest.raises(SiteMismatch, match="#conv2d.0.*another weight.*plan again"):
+    with pytest.raises(SiteMismatch, match=r"#conv2d.0.*another weight.*plan again"):
         new.train()(picture())
 
 
@@ -87,7 +94,7 @@ def test_another_stride_is_an_error() -> None:
             return F.conv2d(x, self.kernel, stride=stride, padding=1)
 
     new = pr.transform(Strided(), PARTIAL, example_inputs=picture())
-    with pytest.raises(SiteMismatch, match="#conv2d.0.*stride"):
+    with pytest.raises(SiteMismatch, match=r"#conv2d.0.*stride"):
         new(picture(), 2)
 
 
@@ -138,7 +145,11 @@ class CheckpointedBlock(nn.Module):
         self.block, self.how = Blocks("plain"), how
 
     def forward(self, x: Tensor) -> Any:
-        return self.block(x) if self.how == "plain" else checkpoint(self.block, x, use_reentrant=self.how == "reentrant")
+        return (
+            self.block(x)
+            if self.how == "plain"
+            else checkpoint(self.block, x, use_reentrant=self.how == "reentrant")
+        )
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
@@ -171,7 +182,10 @@ def test_keyword_arguments_and_hooks_once() -> None:
     net.register_forward_hook(lambda m, a, o: seen.append("post"))  # pyright: ignore
     new = pr.transform(net, PARTIAL, example_inputs={"image": picture(), "scale": 0.5})
     seen.clear()
-    assert far(new(scale=3.0, image=picture(batch=1)), partial(picture(batch=1), net.kernel, None, 1, 1) * 3) < 1e-5
+    assert (
+        far(new(scale=3.0, image=picture(batch=1)), partial(picture(batch=1), net.kernel, None, 1, 1) * 3)
+        < 1e-5
+    )
     assert seen == ["pre", "post"]
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -65,7 +65,9 @@ def test_kept_by_a_rewrite(kind: str, way: str) -> None:
     assert far(new(x), wanted(model, x, way)) < 1e-5
     assert far(new(x), model(x)) > 1e-3, "the rewrite made no difference: nothing is tested"
     assert isinstance(new, nn.Sequential)
-    assert isinstance(new.body, type(model.body).__mro__[0] if kind not in OWN else OwnForward) or parametrize.is_parametrized(new.body)
+    assert isinstance(
+        new.body, type(model.body).__mro__[0] if kind not in OWN else OwnForward
+    ) or parametrize.is_parametrized(new.body)
     assert list(new.state_dict()) == list(model.state_dict())
     assert [n for n, _ in new.named_modules()] == [n for n, _ in model.named_modules()]
     for (n1, p1), (n2, p2) in zip(new.named_parameters(), model.named_parameters(), strict=True):
@@ -149,7 +151,9 @@ sys.exit("; ".join(bad))
 
 def test_revert_in_another_process(tmp_path: Path) -> None:
     """A stored model knows how to go back where nothing was rewritten before it was loaded."""
-    pairs = [(f"{kind}, {way}", *rewritten(kind, way, verify="off")) for kind in PLAIN_KINDS[:3] for way in WAYS]
+    pairs = [
+        (f"{kind}, {way}", *rewritten(kind, way, verify="off")) for kind in PLAIN_KINDS[:3] for way in WAYS
+    ]
     torch.save([(name, model, new, picture()) for name, model, new in pairs], tmp_path / "models.pt")
     script = REVERTED_ELSEWHERE.format(tests=str(Path(__file__).parents[1]), file=str(tmp_path / "models.pt"))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=110)
@@ -179,7 +183,7 @@ def test_pickles_a_class_with_its_own_reduce() -> None:
 class Registered(nn.Conv2d):
     """A class that keeps a register of its subclasses and wants each to give a key."""
 
-    known: dict[str, type] = {}
+    known: ClassVar[dict[str, type]] = {}
 
     def __init_subclass__(cls, *, key: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -270,7 +274,10 @@ def test_two_transforms_then_revert() -> None:
     goal = partial(wrapped, twice[0].weight, twice[0].bias, 1, (1, 0))
     assert far(twice(x), goal) < 1e-5
     assert far(once(x), layer(circular_width, x, model[0])) < 1e-5, "the second transform changed its input"
-    assert [p.name for plan in pr.report(twice).plans for p in plan.passes] == ["padding-mode", "partial-padding"]
+    assert [p.name for plan in pr.report(twice).plans for p in plan.passes] == [
+        "padding-mode",
+        "partial-padding",
+    ]
     assert pr.verify(twice).ok
     pr.revert(twice)
     assert type(twice[0]) is nn.Conv2d
@@ -311,7 +318,13 @@ class TestRetune:
         model = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same", dilation=2, padding_mode="replicate"))
         before = facts(model)
         pr.transform(model, ["padding-mode{mode=zeros}"], inplace=True)
-        assert far(model(picture()), torch.nn.functional.conv2d(picture(), model[0].weight, model[0].bias, padding=2, dilation=2)) < 1e-5
+        assert (
+            far(
+                model(picture()),
+                torch.nn.functional.conv2d(picture(), model[0].weight, model[0].bias, padding=2, dilation=2),
+            )
+            < 1e-5
+        )
         pr.revert(model)
         assert difference(before, facts(model)) is None
 
