@@ -7,7 +7,7 @@ from padrewrite.contracts import Contract, Evidence
 from padrewrite.emitting.backend import compile_model as compile
 from padrewrite.graph import Graph, Site
 from padrewrite.pipeline import apply, plan, record, report, revert, transform, verify
-from padrewrite.planning import Decision, Plan
+from padrewrite.plans import Decision, Plan
 from padrewrite.reporting.reports import Report
 from padrewrite.rewriting import Check, Match, Pass
 

@@ -15,14 +15,13 @@ from typing import Any
 import networkx as nx
 import torch.fx as fx
 from torch import Tensor
-from torch.fx.node import map_arg
 from torch.fx.proxy import GraphAppendingTracer
 
+from padrewrite.normal_form import row_references, rows_of, without_numbers
 from padrewrite.ops.conv import Conv, TransposedConv, convolve, is_plain_conv, read_conv
 from padrewrite.ops.pad import read_pad
 from padrewrite.ops.reading import ConvNode, read_node
 from padrewrite.ops.realise import ExplicitPad, Realisation, realise, split_of
-from padrewrite.ops.sizes import evaluate_size
 
 ROOT = "(root)"
 """The site id of a model that is itself one convolution."""
@@ -162,7 +161,7 @@ class Graph:
 
         Folded pads have no row of their own, so an explicit pad and a padded convolution are one thing.
         """
-        return tuple(_rows(self.nodes, self._conv_nodes)) if self.nodes is not None else ()
+        return tuple(rows_of(self.nodes, self._conv_nodes)) if self.nodes is not None else ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -174,7 +173,7 @@ class Graph:
         """The first row in which two graphs differ, as text; None if they are isomorphic."""
         lax = self.reads_values and other.reads_values
         for mine, theirs in zip(self.rows, other.rows):
-            if mine != theirs and not (lax and _without_numbers(mine) == _without_numbers(theirs)):
+            if mine != theirs and not (lax and without_numbers(mine) == without_numbers(theirs)):
                 return f"{mine} against {theirs}"
         if len(self.rows) != len(other.rows):
             shorter, longer = sorted((self.rows, other.rows), key=len)
@@ -187,7 +186,7 @@ class Graph:
         view: nx.DiGraph[int] = nx.DiGraph()
         for index, (kind, name, fqn, operands) in enumerate(self.rows):
             view.add_node(index, kind=kind, name=name, fqn=fqn)
-            view.add_edges_from((source, index) for source in _row_references(operands))
+            view.add_edges_from((source, index) for source in row_references(operands))
         return view
 
 
@@ -302,77 +301,3 @@ def _take_over(old: fx.Node, new: fx.Node, before: fx.Node) -> None:
         node = node.next
     old.replace_all_uses_with(new)
     old.graph.erase_node(old)
-
-
-def _rows(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> Iterator[tuple[Any, ...]]:
-    by_node = {conv.node: (site_id, conv) for site_id, conv in convs.items()}
-    hidden = _hidden_pads(nodes, convs)
-    index: dict[fx.Node, int] = {}
-
-    def operand(value: Any) -> Any:
-        if not isinstance(value, fx.Node):
-            return value
-        if value.target is evaluate_size:
-            return ("size", value.args[0])
-        if value.op == "get_attr":
-            return ("parameter", value.target)
-        return ("row", index[value]) if value in index else ("input", value.target)
-
-    for node in nodes.nodes:
-        if node.op in ("placeholder", "get_attr") or node.target is evaluate_size:
-            continue
-        if node in hidden:
-            continue
-        fqn = node.meta["at"].owner.fqn if "at" in node.meta else node.meta.get("fqn", "")
-        if node in by_node:
-            site_id, conv = by_node[node]
-            operands = tuple(operand(v) for v in (conv.x, conv.call.weight, conv.call.bias))
-            row = ("conv", (site_id, conv.op), fqn, operands)
-        else:
-            name = "output" if node.op == "output" else getattr(node.target, "__name__", str(node.target))
-            args = map_arg((node.args, dict(node.kwargs)), operand)
-            row = (node.op, name, fqn, _plain(args))
-        index[node] = len(index)
-        yield row
-
-
-def _hidden_pads(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> set[fx.Node]:
-    """Pads without a row of their own: folded into every convolution that reads them, or read by nothing."""
-    folding: dict[fx.Node, set[fx.Node]] = {}
-    for conv in convs.values():
-        for pad in conv.pads:
-            folding.setdefault(pad, set()).add(conv.node)
-    hidden: set[fx.Node] = set()
-    for node in reversed(nodes.nodes):
-        if node.op == "call_function" and read_pad(node.target, node.args, dict(node.kwargs)) is not None:
-            folded_by = folding.get(node, set())
-            if all(user in folded_by or user in hidden for user in node.users):
-                hidden.add(node)
-    return hidden
-
-
-def _plain(value: Any) -> Any:
-    """Operands as values whose repr is the same in every process."""
-    if callable(value) and not isinstance(value, type):
-        return getattr(value, "__name__", type(value).__name__)
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(v) for v in value)  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, dict):
-        return tuple((k, _plain(v)) for k, v in sorted(value.items()))  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
-    return value
-
-
-def _without_numbers(row: Any) -> Any:
-    """A row without the fractional numbers in it, which may have been read from tensors."""
-    if isinstance(row, tuple):
-        return tuple(_without_numbers(part) for part in row)  # pyright: ignore[reportUnknownVariableType]
-    return "number" if isinstance(row, float) else row
-
-
-def _row_references(operands: Any) -> Iterator[int]:
-    if isinstance(operands, tuple):
-        if len(operands) == 2 and operands[0] == "row" and isinstance(operands[1], int):  # pyright: ignore[reportUnknownArgumentType]
-            yield operands[1]
-        else:
-            for part in operands:  # pyright: ignore[reportUnknownVariableType]
-                yield from _row_references(part)

@@ -14,7 +14,8 @@ from padrewrite.checks.verification import check_model as check_contracts
 from padrewrite.errors import ContractViolation, PadrewriteError, PlanError, RevertError, WriteError
 from padrewrite.feasibility import Edit
 from padrewrite.graph import Graph
-from padrewrite.planning import Plan, make_plan
+from padrewrite.planning import make_plan
+from padrewrite.plans import Plan
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.models import check_model
 from padrewrite.recording.trace import follow, trace

@@ -2,162 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
 
-from padrewrite import __about__
-from padrewrite.codec import decode, encode
 from padrewrite.contracts import Contract
-from padrewrite.errors import NoEffectError, PassError, PlanError
+from padrewrite.errors import NoEffectError, PassError
 from padrewrite.feasibility import Edit, conflicts, feasible
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.conv import Conv
+from padrewrite.plans import Decision, PassSummary, Plan
 from padrewrite.recording.inputs import Inputs
-from padrewrite.rewriting import Check, Match, Pass, Status
-from padrewrite.selecting import Names, Where, closest, select
-
-SCHEMA = "padrewrite.plan/1"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one pass does with one convolution call, and why."""
-
-    site: str
-    pass_name: str
-    status: Status
-    code: str
-    reason: str
-    contract: str | None
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-    source: str | None = None
-    """file:line of the call in the user's code."""
-    passed: int = 0
-    """How many conditions held before the one that failed."""
-
-
-@dataclass(frozen=True)
-class PassSummary:
-    """One pass of a plan, in numbers."""
-
-    spec: str
-    name: str
-    matches: int
-    rewritten: int
-    kept: int
-    refused: int
-    contract: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Resolved decisions and numbers: no predicates, no weights. Replays on a model of the same fingerprint."""
-
-    model: str
-    """Class name of the model it was made for."""
-    how: str
-    """How the model was recorded: symbolic, real inputs, module tree, dynamo."""
-    calls: int
-    """Torch calls recorded."""
-    input: str
-    inputs: Mapping[str, Any] | None
-    """Shapes and types of the example inputs, if they have a JSON form."""
-    tree: str
-    """Hash of the module tree it applies to."""
-    fingerprint: str
-    """Hash of the recorded graph, and of the graph that the rewritten model must have."""
-    predicted: str
-    passes: tuple[PassSummary, ...]
-    decisions: tuple[Decision, ...]
-    edits: tuple[Edit, ...]
-    macs: tuple[int, int] | None = None
-    """Multiply-accumulates of all convolutions for one sample, before and after; None without inputs."""
-    notes: tuple[str, ...] = ()
-    version: str = __about__.VERSION
-    _graph: Graph | None = field(default=None, compare=False, repr=False)
-    _predicted: Graph | None = field(default=None, compare=False, repr=False)
-    _inputs: Inputs | None = field(default=None, compare=False, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_graph": None, "_predicted": None, "_inputs": None}
-
-    @property
-    def graph(self) -> Graph | None:
-        """The recorded graph; None in a plan read from a file."""
-        return self._graph
-
-    @property
-    def predicted_graph(self) -> Graph | None:
-        """The graph that the rewritten model must have; None in a plan read from a file."""
-        return self._predicted
-
-    @property
-    def example_inputs(self) -> Inputs | None:
-        """The example inputs, or zeros of their shapes in a plan read from a file."""
-        if self._inputs is not None or self.inputs is None:
-            return self._inputs
-        return Inputs.from_spec(dict(self.inputs))
-
-    def why_not(self, site: str) -> str:
-        """What each pass decided about a site and, where it was not rewritten, the condition that failed."""
-        found = [d for d in self.decisions if d.site == site]
-        if not found:
-            near = ", ".join(closest(site, (d.site for d in self.decisions)))
-            return f"{site}: no such convolution. Nearest: {near or 'none'}."
-        return "\n".join(_explained(d) for d in found)
-
-    def to_json(self) -> str:
-        """The plan as JSON text, the same bytes for the same plan in any process."""
-        return json.dumps({"schema": SCHEMA, **encode(self)}, indent=1, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """Reads ``to_json`` back.
-
-        Raises:
-            PlanError: the text is cut short, of another schema, or not a plan.
-        """
-        if not isinstance(text, (str, bytes)):
-            raise PlanError(f"a plan is read from JSON text, not from a {type(text).__name__}.")
-        try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PlanError(f"the plan is not complete JSON ({error}); was the file cut short?") from error
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA:
-            raise PlanError(
-                f"the file's schema is {schema!r}, not {SCHEMA!r}; make the plan again with this version."
-            )
-        try:
-            plan = decode(cls, data)
-            Inputs.check_spec(plan.inputs)
-            return plan
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"the plan is damaged: {error}.") from error
-
-    def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.to_json(), encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        """Reads a saved plan; a missing or damaged file is a PlanError that names it."""
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"{path} cannot be read: {error}.") from error
-        except PlanError as error:
-            raise PlanError(f"{path}: {error}") from error
-
-    def __str__(self) -> str:
-        from padrewrite.reporting.text import plan_text
-
-        return plan_text(self)
+from padrewrite.rewriting import Check, Match, Pass
+from padrewrite.selecting import Names, Where, select
 
 
 @dataclass(frozen=True)
@@ -191,9 +50,7 @@ def make_plan(
     if graph.nodes is None:
         blind = [p.name for p in passes if p.needs == "dataflow"]
         if blind:
-            raise PassError(
-                f"{', '.join(blind)} must see how convolutions are connected: give example_inputs."
-            )
+            raise PassError(f"{', '.join(blind)} must see how convolutions are connected: give example_inputs.")
     current, summaries, decisions = graph, [], []
     edits: dict[str, Edit] = {}
     for one in passes:
@@ -265,9 +122,7 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
             check = Check.keep("no-match", False, f"{one.name} has nothing to say about it")
             _decide(decisions, _not_rewritten(one, site, check, 0))
     edits = tuple(edit for *_, edit in wanted.values() if edit is not None)
-    new_graph = (
-        graph.replace((graph.sites[i], after) for i, (_, after, _, _) in wanted.items()) if wanted else graph
-    )
+    new_graph = graph.replace((graph.sites[i], after) for i, (_, after, _, _) in wanted.items()) if wanted else graph
     ordered = tuple(decisions[i] for i in graph.sites)
     contract = Contract.weakest([promise for _, _, promise, _ in wanted.values()])
     return Outcome(ordered, edits, new_graph, len(matches), contract)
@@ -293,18 +148,14 @@ def _first_failure(one: Pass, match: Match, chosen: frozenset[str]) -> tuple[Che
         return Check.keep("not-selected", False, "include, exclude or where left it out"), 0
     if not all(selected):
         cut = ", ".join(s.id for s, yes in zip(match.sites, selected) if not yes)
-        return Check(
-            "selector-cuts-match", False, f"it belongs together with {cut}, which was not selected"
-        ), 0
+        return Check("selector-cuts-match", False, f"it belongs together with {cut}, which was not selected"), 0
     for passed, check in enumerate(one.legality(match)):
         if not check.ok:
             return check, passed
     return None
 
 
-def _refuse_conflicts(
-    one: Pass, graph: Graph, wanted: dict[str, Any], decisions: dict[str, Decision]
-) -> None:
+def _refuse_conflicts(one: Pass, graph: Graph, wanted: dict[str, Any], decisions: dict[str, Decision]) -> None:
     while True:
         edits = [edit for *_, edit in wanted.values() if edit is not None]
         refused = conflicts(graph, edits)
@@ -340,9 +191,7 @@ def _rewritten(one: Pass, site: Site, after: Conv, promise: Contract) -> Decisio
 
 def _not_rewritten(one: Pass, site: Site, check: Check, passed: int) -> Decision:
     spec = site.op.spec()
-    return Decision(
-        site.id, one.name, check.status, check.code, check.reason, None, spec, spec, site.source, passed
-    )
+    return Decision(site.id, one.name, check.status, check.code, check.reason, None, spec, spec, site.source, passed)
 
 
 def _summary(one: Pass, outcome: Outcome) -> PassSummary:
@@ -371,12 +220,3 @@ def _batch_norm_note(model: nn.Module, edits: Mapping[str, Edit]) -> tuple[str, 
         f"{norms} batch norms keep statistics computed under the old padding: re-estimate them or fine-tune "
         "(docs/batch-norm.md)",
     )
-
-
-def _explained(decision: Decision) -> str:
-    where = f" ({decision.source})" if decision.source else ""
-    line = f"{decision.site}{where}: {decision.status} by {decision.pass_name} [{decision.code}] {decision.reason}"
-    if decision.status == "rewritten" or decision.code in ("no-match", "not-selected"):
-        return line
-    held = "no earlier condition" if not decision.passed else f"{decision.passed} earlier condition(s)"
-    return f"{line}\n  nearest miss: {held} held, then {decision.code}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from padrewrite.errors import SelectorError
 from padrewrite.graph import Site
@@ -58,7 +58,7 @@ def _check(include: Any, exclude: Any, where: Any, asked_by: str) -> None:
     """SelectorError unless the selectors are of the types that ``select`` takes."""
     for selector, names in (("include", include), ("exclude", exclude)):
         listed = names is None or isinstance(names, (str, list, tuple, set, frozenset))
-        if not listed or any(not isinstance(n, str) for n in _listed(names)):
+        if not listed or any(not isinstance(n, str) for n in _listed(cast(Any, names))):
             raise SelectorError(f"{asked_by} {selector}={names!r} is not a name or a list of names.")
     if where is not None and not callable(where):
         raise SelectorError(f"{asked_by} where={where!r} is not a predicate, as in lambda s: s.op.kernel == (2, 2).")

@@ -99,7 +99,9 @@ def _explicitly_padded(x: Tensor, pad: ExplicitPad, op: Conv) -> Tensor:
     channels, rank = x.shape[1], op.window.rank
     identity = torch.ones(channels, 1, *(1,) * rank, dtype=x.dtype, device=x.device)
     ones, modes = (1,) * rank, (pad.mode,) * rank
-    return naive_conv(x, identity, None, stride=ones, dilation=ones, padding=pad.amounts, groups=channels, modes=modes)
+    numbers: Any = {"stride": ones, "dilation": ones, "padding": pad.amounts, "groups": channels, "modes": modes}
+    out: Any = naive_conv(x, identity, None, **numbers)
+    return out
 
 
 def _inside(op: Conv, x: Tensor) -> Any:

@@ -16,7 +16,7 @@ from padrewrite.cli import catalogue, explaining
 from padrewrite.cli.loading import load_checkpoint, load_model, make_inputs, save_model
 from padrewrite.cli.printing import say, show, show_json
 from padrewrite.errors import InputsError, PadrewriteError, PlanError
-from padrewrite.planning import Decision
+from padrewrite.plans import Decision
 from padrewrite.reporting.evidence import verification_parts
 from padrewrite.reporting.reports import Report
 from padrewrite.reporting.text import heading, plan_parts, report_parts

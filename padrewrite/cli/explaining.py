@@ -12,7 +12,7 @@ from padrewrite.codec import encode
 from padrewrite.errors import SelectorError
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.conv import Conv
-from padrewrite.planning import Plan
+from padrewrite.plans import Plan
 from padrewrite.reporting.layout import Cell, clean, grid
 from padrewrite.reporting.ops import spec_text
 from padrewrite.selecting import closest

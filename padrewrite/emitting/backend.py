@@ -24,7 +24,8 @@ from padrewrite.emitting.naming import Namer, frame_id, is_split
 from padrewrite.emitting.peers import peers_of
 from padrewrite.errors import NoEffectError, PassError, SelectorError
 from padrewrite.graph import Graph, Site
-from padrewrite.planning import Decision, Plan, run_pass
+from padrewrite.planning import run_pass
+from padrewrite.plans import Decision, Plan
 from padrewrite.recording.models import check_model
 from padrewrite.registry import parse_passes
 from padrewrite.rewriting import Pass

@@ -11,7 +11,8 @@ from torch import nn
 from padrewrite.emitting.legality import CODES
 from padrewrite.errors import PassError
 from padrewrite.graph import Site
-from padrewrite.planning import Decision, Outcome, PassSummary, Plan, require_effect
+from padrewrite.planning import Outcome, require_effect
+from padrewrite.plans import Decision, PassSummary, Plan
 from padrewrite.recording.tree import read_tree, tree_fingerprint
 from padrewrite.rewriting import Pass
 from padrewrite.selecting import Names, Where, select

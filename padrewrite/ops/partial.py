@@ -74,9 +74,10 @@ def partial_conv(
         return handle_torch_function(partial_conv, tensors, *given, mask=mask, scale=scale, outer=outer)
     window = read_window(tuple(weight.shape[2:]), stride, padding, dilation)
     check_outer(outer, window.rank)
+    stored = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
     if mask is None:
-        return border_form(x, weight, bias, window, groups, scale=scale, outer=outer)
-    return mask_form(x, weight, bias, window, groups, mask, scale=scale, outer=outer)
+        return border_form(x, weight, bias, window, groups, scale=scale, outer=outer, stored=stored)
+    return mask_form(x, weight, bias, window, groups, mask, scale=scale, outer=outer, stored=stored)
 
 
 def border_form(
@@ -89,12 +90,14 @@ def border_form(
     scale: str = "mean",
     outer: Pairs | None = None,
     dtype: torch.dtype | None = None,
+    stored: bool = True,
 ) -> Tensor:
     """``conv(x, W) * r + b`` in plain torch calls, with every static number given as an integer.
 
     Tensors may be ``torch.fx.Proxy``: the calls are then appended to the proxy's graph, as ``call_function``
     nodes of torch, ``getattr`` and operators only. A proxy knows no dtype, so ``dtype``, that of the plain
-    convolution's output, must be given with it. Negative padding in ``window`` crops.
+    convolution's output, must be given with it. Negative padding in ``window`` crops. ``stored`` is for graphs
+    that a compiler will fuse: the ratio is then computed once per position, not once per element.
     """
     check_scale(scale)
     axes = padded_axes(window, outer)
@@ -102,11 +105,13 @@ def border_form(
         return _convolve(x, weight, bias, window, groups)
     out = _convolve(x, weight, None, window, groups)
     dtype = out.dtype if dtype is None else dtype
-    exact = _ratio_dtype(dtype)
-    count = reduce(torch.mul, [_axis_counts(x, out, window, axis, outer, exact) for axis in axes])
-    full = math.prod([window.kernel[axis] for axis in axes])
+    real = _ratio_dtype(dtype)
+    count = reduce(torch.mul, [_axis_counts(x, out, window, axis, outer, real) for axis in axes])
     empty = any(_may_be_empty(window, axis, outer) for axis in axes)
-    return _rescale(out, bias, count, full, scale, empty, window.rank, dtype)
+    ratio = _ratio(count, math.prod([window.kernel[axis] for axis in axes]), scale, empty, real)
+    if stored:
+        ratio = _store(ratio, window.rank - axes[0])
+    return _rescale(out, ratio, bias, empty, window.rank, dtype)
 
 
 def mask_form(
@@ -119,6 +124,7 @@ def mask_form(
     *,
     scale: str = "mean",
     outer: Pairs | None = None,
+    stored: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``(conv(x * mask) * K / count + b, count > 0)``, with the count taken over the mask's one channel."""
     check_scale(scale)
@@ -128,13 +134,16 @@ def mask_form(
         # Pixels of an earlier explicit pad are padding whatever the mask says of them.
         valid = F.pad(F.pad(valid, _flat(outer, -1)), _flat(outer, 1))
     out = _convolve(torch.where(valid, x, 0), weight, None, window, groups)
-    count = F.pad(valid.to(_ratio_dtype(out.dtype)), _flat(window.padding, 1))
+    real = _ratio_dtype(out.dtype)
+    count = F.pad(valid.to(real), _flat(window.padding, 1))
     # Shifted sums, not a convolution with ones: exact under autocast, TF32 and Winograd, for any kernel size.
     for axis in range(window.rank):
         taps = count.unfold(axis - window.rank, window.span[axis], window.stride[axis])
         count = taps[..., :: window.dilation[axis]].sum(-1)
-    rescaled = _rescale(out, bias, count, math.prod(window.kernel), scale, True, window.rank, out.dtype)
-    return rescaled, (count > 0).to(mask.dtype)
+    ratio = _ratio(count, math.prod(window.kernel), scale, True, real)
+    if stored:
+        ratio = _store(ratio.contiguous(), mask.dim())
+    return _rescale(out, ratio, bias, True, window.rank, out.dtype), (count > 0).to(mask.dtype)
 
 
 def padded_axes(window: Window, outer: Pairs | None = None) -> tuple[int, ...]:
@@ -162,53 +171,68 @@ def _surely(fact: bool) -> bool:
     return isinstance(fact, (bool, torch.SymBool)) and statically_known_true(fact)
 
 
-def _axis_counts(
-    x: Tensor, out: Tensor, window: Window, axis: int, outer: Pairs | None, dtype: torch.dtype
-) -> Tensor:
+def _axis_counts(x: Tensor, out: Tensor, window: Window, axis: int, outer: Pairs | None, dtype: torch.dtype) -> Tensor:
     """Valid taps of each output position along one axis, shaped to broadcast over ``out``.
 
-    Every tap's position is compared with the bounds, in integers: exact at any size. Inductor makes one small
-    kernel of it, the size of the map; the closed form by clamping is cheap enough to be inlined into the kernel
-    over all channels instead, which it slows down (by 10 to 60 % on CPU).
+    With ``a`` the first position of a window, ``-clamp(floor((a - B) / d), -k, 0)`` of its taps lie below a
+    bound B; the count is that of ``B = size`` less that of ``B = 0``. Offsets start from the bound: they are
+    small, hence exact as floats, where they matter (on CUDA ``arange`` is exact to 2**24 pixels an axis).
+    No integer division, which would cost a kernel; for d > 1, halves keep quotients off the integers, where a
+    rounded one could fall either way.
     """
     k, s, d = window.kernel[axis], window.stride[axis], window.dilation[axis]
     before, after = (0, 0) if outer is None else outer[axis]
+    first = -(window.lo[axis] + before)
     size = x.shape[axis - window.rank]
     if outer is not None:
         size = size - (before + after)
-    start = -(window.lo[axis] + before)
-    starts = torch.arange(start, start + out.shape[axis - window.rank] * s, s, device=x.device)
-    positions = torch.reshape(starts, (-1, 1)) + torch.arange(0, k * d, d, device=x.device)
-    count = torch.sum((positions >= 0) & (positions < size), -1, dtype=dtype)
+    extent = out.shape[axis - window.rank] * s
+    halves = 1 if d == 1 else 2
+
+    def taps_below(bound: int) -> Tensor:
+        start = halves * (first - bound) + halves - 1
+        offset = torch.arange(start, start + halves * extent, halves * s, dtype=dtype, device=x.device)
+        return torch.clamp(offset if d == 1 else torch.floor(offset * (0.5 / d)), -k, 0)
+
+    count = taps_below(0) - taps_below(size)
     return torch.reshape(count, (-1,) + (1,) * (window.rank - 1 - axis))
 
 
-def _rescale(
-    out: Tensor,
-    bias: Tensor | None,
-    count: Tensor,
-    kernel: int,
-    scale: str,
-    may_be_empty: bool,
-    rank: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """``out * kernel / count + bias``, and 0 without bias where the count is 0.
-
-    One ``addcmul``: nothing of the output's size is saved for backward, as the ratio needs no gradient, and a
-    bias of one number per channel leaves the memory format to ``out``. ``kernel / count`` rounds once, and is
-    exactly 1 in the interior.
-    """
-    full = torch.full((), float(kernel), dtype=_ratio_dtype(dtype), device=out.device)
+def _ratio(count: Tensor, kernel: int, scale: str, may_be_empty: bool, dtype: torch.dtype) -> Tensor:
+    """``kernel / count`` or its root, 0 where the count is. One rounding, and exactly 1 in the interior."""
+    full = torch.full((), float(kernel), dtype=dtype, device=count.device)
     ratio = torch.div(full, torch.clamp(count, min=1) if may_be_empty else count)
     if scale == "sqrt":
         ratio = torch.sqrt(ratio)
+    return torch.where(count > 0, ratio, 0) if may_be_empty else ratio
+
+
+def _store(ratio: Tensor, rank: int) -> Tensor:
+    """``ratio`` itself, by a call that Inductor has to give memory to.
+
+    Left alone, it inlines the dozen operations per axis into the kernel over batch and channels; on CPU that
+    kernel became 1.1 to 9 times slower. Stored, it is one kernel of the size of the map.
+    """
+    sizes = [ratio.shape[axis] for axis in range(rank)]
+    strides: list[int] = [1]
+    for size in sizes[:0:-1]:
+        strides.insert(0, strides[0] * size)
+    return torch.as_strided(ratio, sizes, strides)
+
+
+def _rescale(
+    out: Tensor, ratio: Tensor, bias: Tensor | None, may_be_empty: bool, rank: int, dtype: torch.dtype
+) -> Tensor:
+    """``out * ratio + bias``, without bias where the ratio is 0.
+
+    One ``addcmul``: nothing of the output's size is saved for backward, as the ratio needs no gradient, and a
+    bias of one number per channel leaves the memory format to ``out``.
+    """
     if bias is None:
         scaled = out * ratio
     else:
         scaled = torch.addcmul(torch.reshape(bias, (-1,) + (1,) * rank), out, ratio)
-    if may_be_empty:
-        scaled = torch.where(count > 0, scaled, 0)
+        scaled = torch.where(ratio > 0, scaled, 0) if may_be_empty else scaled
     if dtype.itemsize >= 4:
         return scaled
     return torch.ops.aten.to.dtype(scaled, dtype)
@@ -240,9 +264,7 @@ def read_window(
     """The window that the arguments of a torch convolution describe, or a ValueError naming the argument."""
     rank = len(kernel)
     if not 1 <= rank <= 3:
-        raise ValueError(
-            f"weight has {rank + 2} axes; give (out, in / groups, *kernel), kernel of 1 to 3 axes"
-        )
+        raise ValueError(f"weight has {rank + 2} axes; give (out, in / groups, *kernel), kernel of 1 to 3 axes")
     strides = _per_axis("stride", stride, rank, least=1)
     rates = _per_axis("dilation", dilation, rank, least=1)
     if padding == "valid":
@@ -251,9 +273,7 @@ def read_window(
         if any(s != 1 for s in strides):
             raise ValueError(f"padding='same' does not go with stride {strides}; give numbers")
         totals = [d * (k - 1) for k, d in zip(kernel, rates)]
-        return Window(
-            kernel, strides, rates, tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
-        )
+        return Window(kernel, strides, rates, tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals))
     if isinstance(padding, str):
         raise ValueError(f"padding={padding!r} is unknown; give 'same', 'valid' or numbers")
     lo, hi = _sides(padding, rank)
@@ -300,12 +320,7 @@ def check_mask(mask: Tensor, x: Tensor, rank: int) -> None:
     """ValueError unless ``mask`` is ``x`` with one channel, and as many samples or one."""
     batched = x.dim() == rank + 2
     samples = not batched or mask.shape[0] == 1 or mask.shape[0] == x.shape[0]
-    if (
-        samples
-        and mask.dim() == x.dim()
-        and mask.shape[-rank - 1] == 1
-        and mask.shape[-rank:] == x.shape[-rank:]
-    ):
+    if samples and mask.dim() == x.dim() and mask.shape[-rank - 1] == 1 and mask.shape[-rank:] == x.shape[-rank:]:
         return
     wanted = (*x.shape[: -rank - 1], 1, *x.shape[-rank:])
     raise ValueError(

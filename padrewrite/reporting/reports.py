@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from padrewrite import __about__
 from padrewrite.checks.verification import Verification
 from padrewrite.codec import encode
-from padrewrite.planning import Decision, Plan
+from padrewrite.plans import Decision, Plan
 from padrewrite.reporting.layout import WIDTH
 from padrewrite.reporting.text import report_parts, report_text
 from padrewrite.selecting import closest

@@ -19,7 +19,7 @@ from padrewrite.reporting.ops import change_text
 if TYPE_CHECKING:
     from padrewrite.checks.verification import Verification
     from padrewrite.ops.conv import Conv
-    from padrewrite.planning import Decision, Plan
+    from padrewrite.plans import Decision, Plan
     from padrewrite.reporting.reports import Report
 
 LISTED = 30

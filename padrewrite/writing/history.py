@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from padrewrite.planning import Plan
+from padrewrite.plans import Plan
 
 _ATTRIBUTE = "_padrewrite"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from padrewrite.checks.verification import Verification
 from padrewrite.contracts import Evidence
-from padrewrite.planning import Decision, PassSummary, Plan
+from padrewrite.plans import Decision, PassSummary, Plan
 
 SPEC: dict[str, Any] = {
     "kernel_size": (3, 3),

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from padrewrite.checks.verification import Verification
-from padrewrite.planning import Plan
+from padrewrite.plans import Plan
 from padrewrite.reporting import Report, plan_text, report_text, verification_text
 
 from .plans import PARTIAL, SPEC, decide, make_plan, plans, show, verifications

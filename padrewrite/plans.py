@@ -1,0 +1,163 @@
+"""The plan: resolved decisions and numbers, as an object, as JSON and as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from padrewrite import __about__
+from padrewrite.codec import decode, encode
+from padrewrite.errors import PlanError
+from padrewrite.feasibility import Edit
+from padrewrite.graph import Graph
+from padrewrite.recording.inputs import Inputs
+from padrewrite.rewriting import Status
+from padrewrite.selecting import closest
+
+SCHEMA = "padrewrite.plan/1"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one pass does with one convolution call, and why."""
+
+    site: str
+    pass_name: str
+    status: Status
+    code: str
+    reason: str
+    contract: str | None
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    source: str | None = None
+    """file:line of the call in the user's code."""
+    passed: int = 0
+    """How many conditions held before the one that failed."""
+
+
+@dataclass(frozen=True)
+class PassSummary:
+    """One pass of a plan, in numbers."""
+
+    spec: str
+    name: str
+    matches: int
+    rewritten: int
+    kept: int
+    refused: int
+    contract: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Resolved decisions and numbers: no predicates, no weights. Replays on a model of the same fingerprint."""
+
+    model: str
+    """Class name of the model it was made for."""
+    how: str
+    """How the model was recorded: symbolic, real inputs, module tree, dynamo."""
+    calls: int
+    """Torch calls recorded."""
+    input: str
+    inputs: Mapping[str, Any] | None
+    """Shapes and types of the example inputs, if they have a JSON form."""
+    tree: str
+    """Hash of the module tree it applies to."""
+    fingerprint: str
+    """Hash of the recorded graph, and of the graph that the rewritten model must have."""
+    predicted: str
+    passes: tuple[PassSummary, ...]
+    decisions: tuple[Decision, ...]
+    edits: tuple[Edit, ...]
+    macs: tuple[int, int] | None = None
+    """Multiply-accumulates of all convolutions for one sample, before and after; None without inputs."""
+    notes: tuple[str, ...] = ()
+    version: str = __about__.VERSION
+    _graph: Graph | None = field(default=None, compare=False, repr=False)
+    _predicted: Graph | None = field(default=None, compare=False, repr=False)
+    _inputs: Inputs | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_graph": None, "_predicted": None, "_inputs": None}
+
+    @property
+    def graph(self) -> Graph | None:
+        """The recorded graph; None in a plan read from a file."""
+        return self._graph
+
+    @property
+    def predicted_graph(self) -> Graph | None:
+        """The graph that the rewritten model must have; None in a plan read from a file."""
+        return self._predicted
+
+    @property
+    def example_inputs(self) -> Inputs | None:
+        """The example inputs, or zeros of their shapes in a plan read from a file."""
+        if self._inputs is not None or self.inputs is None:
+            return self._inputs
+        return Inputs.from_spec(dict(self.inputs))
+
+    def why_not(self, site: str) -> str:
+        """What each pass decided about a site and, where it was not rewritten, the condition that failed."""
+        found = [d for d in self.decisions if d.site == site]
+        if not found:
+            near = ", ".join(closest(site, (d.site for d in self.decisions)))
+            return f"{site}: no such convolution. Nearest: {near or 'none'}."
+        return "\n".join(_explained(d) for d in found)
+
+    def to_json(self) -> str:
+        """The plan as JSON text, the same bytes for the same plan in any process."""
+        return json.dumps({"schema": SCHEMA, **encode(self)}, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Reads ``to_json`` back.
+
+        Raises:
+            PlanError: the text is cut short, of another schema, or not a plan.
+        """
+        if not isinstance(text, (str, bytes)):
+            raise PlanError(f"a plan is read from JSON text, not from a {type(text).__name__}.")
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise PlanError(f"the plan is not complete JSON ({error}); was the file cut short?") from error
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise PlanError(f"the file's schema is {schema!r}, not {SCHEMA!r}; make the plan again with this version.")
+        try:
+            plan = decode(cls, data)
+            Inputs.check_spec(plan.inputs)
+            return plan
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"the plan is damaged: {error}.") from error
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Reads a saved plan; a missing or damaged file is a PlanError that names it."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path} cannot be read: {error}.") from error
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
+
+    def __str__(self) -> str:
+        from padrewrite.reporting.text import plan_text
+
+        return plan_text(self)
+
+
+def _explained(decision: Decision) -> str:
+    where = f" ({decision.source})" if decision.source else ""
+    line = f"{decision.site}{where}: {decision.status} by {decision.pass_name} [{decision.code}] {decision.reason}"
+    if decision.status == "rewritten" or decision.code in ("no-match", "not-selected"):
+        return line
+    held = "no earlier condition" if not decision.passed else f"{decision.passed} earlier condition(s)"
+    return f"{line}\n  nearest miss: {held} held, then {decision.code}"
