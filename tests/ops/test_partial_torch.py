@@ -302,6 +302,33 @@ def test_inductor_computes_the_same(numbers: dict[str, Any]) -> None:
 
 
 @pytest.mark.compile
+def test_compilers_are_told_to_store_the_ratio_and_exporters_are_not() -> None:
+    layer, x, graphs = Layer(padding=1), draw(2, 3, 8, 9), []
+
+    def backend(module: fx.GraphModule, example_inputs: Any) -> Any:
+        graphs.append(module.graph)
+        return module.forward
+
+    assert torch.equal(torch.compile(layer, backend=backend, fullgraph=True)(x), layer(x))
+    assert [node.target for node in graphs[0].nodes].count(torch.as_strided) == 1
+    for strict in (True, False):
+        graph = torch.export.export(layer, (x,), strict=strict).graph
+        assert torch.ops.aten.as_strided.default not in [node.target for node in graph.nodes]
+
+
+@pytest.mark.compile
+def test_compiled_transforms_of_the_mask_form() -> None:
+    xs, weight, bias, masks = draw(3, 2, 6, 7), draw(4, 2, 3, 3), draw(4), torch.rand(3, 1, 6, 7) < 0.5
+
+    def masked(x: Tensor, mask: Tensor) -> Any:
+        return partial_conv(x, weight, bias, 1, 1, mask=mask)
+
+    compiled = torch.compile(torch.func.vmap(masked), backend="aot_eager", fullgraph=True)
+    for got, want in zip(compiled(xs, masks), masked(xs, masks), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.compile
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("numbers", NUMBERS)
 def test_exported_at_one_size_runs_at_another(strict: bool, numbers: dict[str, Any]) -> None:
