@@ -1,4 +1,4 @@
-"""Decide once, keep the decisions as a file, replay them on a fresh model, load the old checkpoint, take it all back."""
+"""Decide once, keep the decisions as a file, replay them on a fresh model with the old checkpoint, take it all back."""
 
 import tempfile
 from pathlib import Path

@@ -5,7 +5,8 @@ from torch import nn
 
 import padrewrite as pr
 
-model, x = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)).eval(), torch.randn(1, 3, 24, 32)
+model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)).eval()
+x = torch.randn(1, 3, 24, 32)
 
 fast = torch.compile(model, backend="padrewrite", options={"passes": ["partial-padding"]})
 new = pr.transform(model, ["partial-padding"], example_inputs=x)

@@ -22,6 +22,9 @@ CODES = {
     "unsupported-call": "the convolution is made by a call that nothing can stand in for",
     "shared-module": "other calls of the same module would need a different rewrite",
     "own-forward": "the module's class has a forward of its own and no inputs were given to see what it does",
+    "ambiguous-call": "its computed weight does not tell it from another call that is not rewritten alike",
+    "under-checkpoint": "torch.utils.checkpoint runs the call again where nothing would redirect it",
+    "own-init-subclass": "the module's class decides about its subclasses, and the rewrite needs one",
     "instance-forward": "forward is set on the instance, where a class cannot reach it",
 }
 
@@ -49,9 +52,7 @@ def feasible(model: nn.Module, site: Site, after: Conv) -> Edit | Check:
     """The edit that writes ``after``, or the check that fails."""
     assert isinstance(site.op, Conv)
     if not site.handle.plain:
-        return Check(
-            "unsupported-call", False, "it is made by torch.convolution or an aten call; use F.convNd"
-        )
+        return Check("unsupported-call", False, "it is made by torch.convolution or an aten call; use F.convNd")
     module = model.get_submodule(site.fqn)
     handle = site.handle
     direct = handle.call.owner_kind == "conv" and handle.call.direct == 0
@@ -60,12 +61,18 @@ def feasible(model: nn.Module, site: Site, after: Conv) -> Edit | Check:
         own = [pad.owner == handle.call.owner or pad.owner.fqn == site.fqn for pad in handle.pads]
         explicit = tuple(amount for amount, mine in zip(handle.amounts, own) if not mine)
         if not realise(after, explicit).bypass:
-            return Edit(site, site.op, after, _way(module, after), site.fqn, explicit)
+            way = _way(module, after)
+            if way == REBIND and _minds_subclasses(type(module)):
+                return Check("own-init-subclass", False, f"{type(module).__name__} has its own __init_subclass__")
+            return Edit(site, site.op, after, way, site.fqn, explicit)
     if site.input_shape is None and not has_stock_forward(module):
-        return Check(
-            "own-forward", False, f"{type(module).__name__} has its own forward; give example_inputs"
-        )
+        return Check("own-forward", False, f"{type(module).__name__} has its own forward; give example_inputs")
     owner = _common_owner(site)
+    depth = [f.fqn for f in reversed(handle.call.frames)].index(owner) + 1
+    if handle.checkpoint is not None and depth > handle.checkpoint:
+        return Check("under-checkpoint", False, f"torch.utils.checkpoint runs it again outside {owner or 'the model'}")
+    if _minds_subclasses(type(model.get_submodule(owner))):
+        return Check("own-init-subclass", False, f"{owner or 'the model'} has a class with its own __init_subclass__")
     if "forward" in vars(model.get_submodule(owner)):
         return Check(
             "instance-forward",
@@ -85,10 +92,12 @@ def conflicts(graph: Graph, edits: Sequence[Edit]) -> dict[str, Check]:
     for edit in edits:
         others = (s for s in places[_place(edit.site)] if s.id != edit.site.id)
         other = next((s for s in others if not _alike(edit, by_id.get(s.id))), None)
-        if other is not None:
-            reason = (
-                f"{other.id} is the same module and would not be rewritten alike; select both or clone it"
-            )
+        twin = _twin(edit, graph, by_id)
+        if twin is not None:
+            reason = f"both it and {twin.id} compute their weights alike; select both, or neither"
+            refused[edit.site.id] = Check("ambiguous-call", False, reason)
+        elif other is not None:
+            reason = f"{other.id} is the same module and would not be rewritten alike; select both or clone it"
             refused[edit.site.id] = Check("shared-module", False, reason)
     return refused
 
@@ -100,12 +109,14 @@ def has_stock_forward(module: nn.Module) -> bool:
     return all(_is_known(type(module), name) for name in ("forward", "_conv_forward"))
 
 
+def _minds_subclasses(cls: type) -> bool:
+    """True if a class in the user's code has its own ``__init_subclass__``, which may refuse ours or act on it."""
+    return any("__init_subclass__" in vars(c) for c in cls.__mro__ if c is not object and c.__module__ != "typing")
+
+
 def _is_known(cls: type, method: str) -> bool:
     owner = next((c for c in cls.__mro__ if method in vars(c)), None)
-    return (
-        owner in (PartialConvMixin, AxisPaddedMixin)
-        or getattr(owner, "__module__", "") == torch_conv.__name__
-    )
+    return owner in (PartialConvMixin, AxisPaddedMixin) or getattr(owner, "__module__", "") == torch_conv.__name__
 
 
 def _way(module: nn.Module, after: Conv) -> str:
@@ -124,6 +135,21 @@ def _common_owner(site: Site) -> str:
         theirs = {(f.fqn, f.call) for f in pad.frames}
         common = [f for f in common if f in theirs]
     return common[-1][0]
+
+
+def _twin(edit: Edit, graph: Graph, by_id: dict[str, Edit]) -> Site | None:
+    """Another call that a redirection could take for this one, because no parameter tells them apart."""
+    if edit.way != REDIRECT or edit.site.handle.weight is not None:
+        return None
+    call, mine = edit.site.handle.call, (edit.before.kernel, edit.before.stride, edit.before.dilation)
+    for site in graph.convs():
+        theirs = site.handle.call
+        around = any(f.fqn == edit.owner for f in theirs.frames) and theirs.family == call.family
+        if site.id == edit.site.id or not around or site.handle.weight is not None or not isinstance(site.op, Conv):
+            continue
+        if (site.op.kernel, site.op.stride, site.op.dilation) == mine and not _alike(edit, by_id.get(site.id)):
+            return site
+    return None
 
 
 def _place(site: Site) -> tuple[object, ...]:

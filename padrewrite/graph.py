@@ -7,6 +7,7 @@ Nodes carry what the recorder saw: ``meta["shape"]`` and ``meta["value"]`` (numb
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -59,6 +60,10 @@ class Handle:
     call: Call
     weight: str | None = None
     """FQN of the weight, if it is a parameter and not computed."""
+    totals: tuple[int, ...] = ()
+    """Per frame of the call: how many calls of its family that module call made in all."""
+    checkpoint: int | None = None
+    """How many of the innermost frames torch.utils.checkpoint runs again in backward; None if it is not involved."""
     pads: tuple[Call, ...] = ()
     amounts: tuple[ExplicitPad, ...] = ()
     plain: bool = True
@@ -113,7 +118,8 @@ class Graph:
     ) -> Graph:
         """Reads the sites of an fx graph whose nodes carry the recorder's meta."""
         found = [(_site_id(c.node.meta["at"]), c) for c in map(read_node, nodes.nodes) if c is not None]
-        sites = {site_id: _site(site_id, conv) for site_id, conv in found}
+        totals = Counter((f.fqn, f.call, c.node.meta["at"].family) for _, c in found for f in c.node.meta["at"].frames)
+        sites = {site_id: _site(site_id, conv, totals) for site_id, conv in found}
         if len(sites) != len(found):
             raise AssertionError("two convolution calls share a site id")
         return cls(nodes, sites, how, constants, tuple(notes), reads_values, dict(found))
@@ -195,12 +201,14 @@ def _site_id(at: Call) -> str:
     return (fqn or ROOT) if at.owner_kind == "conv" and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
 
 
-def _site(site_id: str, conv: ConvNode) -> Site:
+def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], int]) -> Site:
     at: Call = conv.node.meta["at"]
     weight = conv.call.weight
     handle = Handle(
         call=at,
         weight=str(weight.target) if isinstance(weight, fx.Node) and weight.op == "get_attr" else None,
+        totals=tuple(totals[f.fqn, f.call, at.family] for f in at.frames),
+        checkpoint=conv.node.meta.get("checkpoint"),
         pads=tuple(pad.meta["at"] for pad in conv.pads),
         amounts=conv.amounts,
         plain=is_plain_conv(conv.node.target),

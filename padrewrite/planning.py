@@ -15,6 +15,7 @@ from padrewrite.graph import Graph, Site
 from padrewrite.ops.conv import Conv
 from padrewrite.plans import Decision, PassSummary, Plan
 from padrewrite.recording.inputs import Inputs
+from padrewrite.recording.trace import mode_of
 from padrewrite.rewriting import Check, Match, Pass
 from padrewrite.selecting import Names, Where, select
 
@@ -69,6 +70,7 @@ def make_plan(
         calls=len(graph.rows),
         input=str(inputs) if inputs is not None else "none",
         inputs=inputs.spec() if inputs is not None else None,
+        mode=mode_of(model),
         tree=tree,
         fingerprint=graph.fingerprint,
         predicted=current.fingerprint,

@@ -64,6 +64,8 @@ class Plan:
     input: str
     inputs: Mapping[str, Any] | None
     """Shapes and types of the example inputs, if they have a JSON form."""
+    mode: str
+    """Mode the model was in: train, eval or mixed."""
     tree: str
     """Hash of the module tree it applies to."""
     fingerprint: str

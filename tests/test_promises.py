@@ -126,8 +126,8 @@ class Test02EveryCallIsDecidedOnce:
             "shared@1": "rewritten",
             "up": "transposed",
             "mirror": "non-zero-padding",
-            "#conv2d.0": "unsupported-call",
-            "#conv2d.1": "rewritten",
+            "#convolution.0": "unsupported-call",
+            "#conv2d.0": "rewritten",
             "point": "unpadded",
             "line": "rewritten",
         }
@@ -391,7 +391,8 @@ class Test07RevertAndReplay:
 
 
 IMPORTED = """
-import sys, torch, torch.nn as nn, torch.nn.functional as F, torch._dynamo, torch.fx, torch.export, warnings, copy, pickle
+import copy, pickle, sys, warnings
+import torch, torch.nn as nn, torch.nn.functional as F, torch._dynamo, torch.fx, torch.export
 import torch._inductor.config, torch._functorch.config, torch._dynamo.backends.registry as registry
 from torch._decomp import decomposition_table
 from torch.nn.modules import module as m

@@ -58,14 +58,17 @@ def _weights(model: nn.Module, edit: Edit, generator: torch.Generator) -> tuple[
     per_group = (op.out_channels // op.groups, op.in_channels // op.groups)
     shape = (op.out_channels, per_group[1], *op.kernel)
     weight: Any = getattr(module, "weight", None)
+    if hasattr(weight, "full_tensor"):  # sharded by fully_shard
+        weight = weight.full_tensor()
     if not isinstance(weight, Tensor) or tuple(weight.shape) != shape or weight.is_meta:
-        weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+        weight = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
     few_out, few_in = min(per_group[0], _FEW), min(per_group[1], 2 * _FEW)
     grouped = weight.detach().reshape(op.groups, *per_group, *op.kernel)[:, :few_out, :few_in]
     weight = grouped.reshape(op.groups * few_out, few_in, *op.kernel).double()
     if not op.bias:
         return weight, None
-    return weight, torch.randn(weight.shape[0], generator=generator, dtype=torch.float64).to(weight.device)
+    bias = torch.randn(weight.shape[0], generator=generator, dtype=torch.float64, device="cpu")
+    return weight, bias.to(weight.device)
 
 
 _FEW = 4
@@ -79,7 +82,7 @@ def _input(edit: Edit, channels: int, trial: int, generator: torch.Generator, de
         max(span, lo + 1, hi + 1) + axis + trial % 3 + stride
         for axis, (span, stride, lo, hi) in enumerate(zip(w.span, w.stride, w.lo, w.hi))
     ]
-    return torch.randn(1, channels, *sizes, generator=generator, dtype=torch.float64).to(device)
+    return torch.randn(1, channels, *sizes, generator=generator, dtype=torch.float64, device="cpu").to(device)
 
 
 def _run(model: nn.Module, edit: Edit, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

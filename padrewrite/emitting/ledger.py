@@ -89,6 +89,7 @@ class Ledger:
             calls=sum(self._calls.values()),
             input="as compiled",
             inputs=None,
+            mode="mixed",
             tree="" if self._model is None else tree_fingerprint(self._model),
             fingerprint="",
             predicted="",

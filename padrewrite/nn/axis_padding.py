@@ -69,6 +69,7 @@ def conv_op(module: _ConvNd) -> Conv | TransposedConv:
     channels = (module.in_channels, module.out_channels, module.groups, module.bias is not None)
     if isinstance(module, _ConvTransposeNd):
         return TransposedConv(window, *channels, output_padding=module.output_padding)
-    modes = module.axis_modes if isinstance(module, AxisPaddedMixin) else (module.padding_mode,) * rank
+    ours = isinstance(module, (AxisPaddedMixin, PartialConvMixin))
+    modes = (module.axis_modes if ours else None) or (module.padding_mode,) * rank
     partial = module.partial_scale if isinstance(module, PartialConvMixin) else None
     return Conv(window, *channels, modes=modes, partial=partial)

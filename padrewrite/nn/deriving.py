@@ -30,7 +30,9 @@ def _derive(mixin: type, base: type, prefix: str, stock: Mapping[type, type] | N
         inner = derived_class(mixin, base.__bases__[0], prefix, stock)
         members = {key: value for key, value in vars(base).items() if key not in ("__dict__", "__weakref__")}
         return type(f"Parametrized{inner.__name__}", (inner,), members)
-    return type(prefix + base.__name__, (mixin, base), {"__module__": base.__module__})
+    # In front of a subclass of a stock layer stands our form of that layer, so that isinstance finds it.
+    front = next((ours for plain, ours in (stock or {}).items() if issubclass(base, plain)), mixin)
+    return type(prefix + base.__name__, (front, base), {"__module__": base.__module__})
 
 
 def is_parametrized(cls: type) -> bool:

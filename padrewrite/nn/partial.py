@@ -40,9 +40,7 @@ class PartialConvMixin(_Base):
         if mask is None:
             return super().forward(input)
         if self.axis_modes is not None:
-            raise ValueError(
-                f"mask was given to a convolution with axes padded by {self.axis_modes}; all need zeros"
-            )
+            raise ValueError(f"mask was given to a convolution with axes padded by {self.axis_modes}; all need zeros")
         return self._partial(input, self.weight, self.bias, mask)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Any:

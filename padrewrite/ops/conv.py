@@ -176,6 +176,8 @@ def is_plain_conv(target: Any) -> bool:
 
 def family(target: Any, weight_rank: int) -> str:
     """The name under which calls are counted: the same for a convolution before and after its rewrite."""
+    if _SLOTS[target] is not _TRANSPOSED and not is_plain_conv(target):
+        return "convolution"
     transposed = _SLOTS[target] is _TRANSPOSED
     return f"conv_transpose{weight_rank - 2}d" if transposed else _RANKED[weight_rank - 2]
 

@@ -238,6 +238,7 @@ class Recorder(TorchFunctionMode):
         node.meta["owner_input"] = None if top.first is None else self._node_of.get(id(top.first))
         node.meta["symbolic"] = bool(self._symbols)
         node.meta["source"] = _source()
+        node.meta["checkpoint"] = _checkpointed()
 
 
 _NUMBERS = {
@@ -287,6 +288,20 @@ def _print(expression: Any) -> str:
     from torch.utils._sympy.printers import PythonPrinter
 
     return PythonPrinter().doprint(expression)  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
+
+
+def _checkpointed() -> int | None:
+    """How many module calls lie between this call and a torch.utils.checkpoint around it; None if there is none."""
+    frame, modules = sys._getframe(2), 0
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(_CHECKPOINT):
+            return modules
+        modules += frame.f_code.co_name == "_call_impl"
+        frame = frame.f_back
+    return None
+
+
+_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 
 
 def _source() -> str | None:

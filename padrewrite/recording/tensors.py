@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -37,7 +36,7 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
         mapped = copy.copy(value)  # pyright: ignore[reportUnknownVariableType]
         mapped.update({k: map_tensors(v, function) for k, v in value.items()})  # pyright: ignore
         return mapped  # pyright: ignore[reportUnknownVariableType]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and any(True for _ in tensors_in(value)):
+    if hasattr(value, "__dict__") and _children(value) is not None and any(True for _ in tensors_in(value)):
         mapped = copy.copy(value)
         for name, child in vars(value).items():
             object.__setattr__(mapped, name, map_tensors(child, function))

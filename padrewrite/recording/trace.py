@@ -35,7 +35,12 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
         RecordError: the forward could not be followed, or its recording does not reproduce it.
     """
     if inputs.on_meta or any(p.is_meta for p in model.parameters()):
-        graph, _ = _follow_symbolic(model, inputs)
+        try:
+            graph, _ = _follow_symbolic(model, inputs)
+        except Exception as error:
+            raise InputsError(
+                f"{type(model).__name__}.forward failed on meta tensors ({inputs}): {_first_line(error)}"
+            ) from error
         return replace(graph, notes=(*graph.notes, "not executed: tensors are on meta"))
     expected, convolutions = _eager(model, inputs)
     reasons: list[str] = []
@@ -57,7 +62,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
 
 
 def _eager(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], int]:
-    with preserved(model), Births() as births, _Watched():
+    with preserved(model), Births() as births, _Watched(), _quiet():
         fresh = inputs.fresh()
         try:
             output = model(*fresh.args, **fresh.kwargs)
@@ -118,7 +123,7 @@ class _Watched(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The model's own warnings were shown by the eager run."""
+    """What a forward warns of while it is being recorded (no gradients, fake tensors) is not news about the model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -165,6 +170,29 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
 
 
-def follow(model: nn.Module, inputs: Inputs, how: str) -> Graph:
-    """The model's graph by the way a first recording took, not executed: for comparing with a prediction."""
-    return (_follow_symbolic if how == "symbolic" else _follow_real)(model, inputs)[0]
+def follow(model: nn.Module, inputs: Inputs, how: str, mode: str) -> Graph:
+    """The model's graph by the way a first recording took, not executed: for comparing with a prediction.
+
+    Args:
+        mode: "train", "eval" or "mixed", the mode the first recording was made in; the model is put into it meanwhile.
+    """
+    matched = inputs.map(lambda t: _like_parameters(model, t))
+    with preserved(model):
+        if mode != "mixed":
+            for module in model.modules():
+                module.training = mode == "train"
+        return (_follow_symbolic if how == "symbolic" else _follow_real)(model, matched)[0]
+
+
+def mode_of(model: nn.Module) -> str:
+    """ "train" or "eval" if all modules agree, else "mixed"."""
+    modes = {module.training for module in model.modules()}
+    return "mixed" if len(modes) > 1 else "train" if True in modes else "eval"
+
+
+def _like_parameters(model: nn.Module, tensor: Tensor) -> Tensor:
+    """``tensor`` on the model's device and, if both are floating-point, of its type."""
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None or (parameter.device == tensor.device and parameter.dtype == tensor.dtype):
+        return tensor
+    return tensor.to(parameter.device, parameter.dtype if tensor.is_floating_point() else tensor.dtype)

@@ -6,7 +6,10 @@ ones. What a call turned out to be is checked against the plan each time; a diff
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -48,6 +51,8 @@ class ConvChange:
     groups: int
     explicit: int
     """How many explicit pads before the call belong to it."""
+    total: int
+    """How many calls of its family the forward made when it was recorded."""
     amounts: Pairs
     splits: tuple[str, ...]
     """What those pads add per axis, and how that follows from the input's size (``ops.realise.SPLITS``)."""
@@ -66,6 +71,7 @@ class Redirect(TorchFunctionMode):
         self.source = source
         self.changes = changes
         self.seen: dict[str, int] = {"conv1d": 0, "conv2d": 0, "conv3d": 0}
+        self.grad = torch.is_grad_enabled()
         self.explicit = any(change.explicit for change in changes)
         self.pads: list[tuple[Tensor, PadCall]] = []
         """Explicit pads by their results: what they padded, and by how much this time."""
@@ -87,12 +93,37 @@ class Redirect(TorchFunctionMode):
                 for change in self.changes:
                     if change.family == family and change.ordinal == ordinal:
                         return self._conv(change, args, kwargs)
+                    if change.family == family and ordinal >= change.total:
+                        self._check_extra(change, args, kwargs)
         return func(*args, **kwargs)
+
+    def _check_extra(self, change: ConvChange, args: Any, kwargs: Any) -> None:
+        """A call beyond those recorded must not be one more with a weight that was decided about."""
+        weight = args[1] if len(args) > 1 else kwargs["weight"]
+        if change.weight is not None and self._weight(change.weight) is weight:
+            raise SiteMismatch(_mismatch(change.site, "one call more of its weight", f"{change.total} calls"))
+
+    def _weight(self, path: str) -> Any:
+        """The parameter of that name below the owner; None once it is parametrized."""
+        module: Any = self.owner
+        *parts, name = path.split(".")
+        for part in parts:
+            module = getattr(module, part)
+        return module._parameters.get(name)
+
+    def check_end(self) -> None:
+        """After the forward: where only a count tells a call from another, the counts must be as recorded."""
+        for change in self.changes:
+            if change.weight is None and self.seen[change.family] != change.total:
+                found = f"{self.seen[change.family]} calls of {change.family}"
+                raise SiteMismatch(_mismatch(change.site, found, f"{change.total}"))
 
     def _conv(self, change: ConvChange, args: Any, kwargs: Any) -> Any:
         slots = dict(zip(_SLOTS, args))
         slots.update(kwargs)
         self._check(change, slots)
+        if self.grad and not torch.is_grad_enabled() and not torch.compiler.is_dynamo_compiling():
+            _refuse_checkpoint(change)
         rank = len(change.stride)
         source, amounts = self._before_pads(slots["input"], rank, change)
         padding, outer = change.padding, None
@@ -158,10 +189,8 @@ class Redirect(TorchFunctionMode):
                 _mismatch(change.site, f"weight {found[0]}, stride {found[1]}, dilation {found[2]}", wanted)
             )
         if change.weight is not None:
-            own: Any = self.owner
-            for name in change.weight.split("."):
-                own = getattr(own, name)
-            if own is not weight:
+            own = self._weight(change.weight)
+            if own is not None and own is not weight:
                 raise SiteMismatch(_mismatch(change.site, "another weight", change.weight))
 
 
@@ -172,16 +201,41 @@ def _mismatch(site: str, found: str, wanted: str) -> str:
     )
 
 
+def _refuse_checkpoint(change: ConvChange) -> None:
+    """Reentrant checkpointing runs the call again later, outside this forward, where nothing redirects it."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code is not RedirectedMixin.forward.__code__:
+        if frame.f_code.co_filename.endswith(_CHECKPOINT):
+            raise SiteMismatch(
+                f"{change.site}: torch.utils.checkpoint would run this call again outside the forward that redirects "
+                "it, with other numbers. Checkpoint the whole module instead, or use use_reentrant=False and revert."
+            )
+        frame = frame.f_back
+
+
+_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
+
+
 class RedirectedMixin:
     """A module whose forward runs under ``Redirect``."""
 
     _padrewrite_changes: tuple[ConvChange, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with Redirect(self, self._padrewrite_changes, args[0] if args else None):
-            return super().forward(*args, **kwargs)  # pyright: ignore
+        redirect = Redirect(self, self._padrewrite_changes, args[0] if args else None)
+        with redirect:
+            output = super().forward(*args, **kwargs)  # pyright: ignore
+            redirect.check_end()
+        return output
 
 
 def redirected_class(base: type) -> type:
-    """``base`` with a redirected forward."""
-    return derived_class(RedirectedMixin, base, "Redirected")
+    """``base`` with a redirected forward, of the signature it had."""
+    made = derived_class(RedirectedMixin, base, "Redirected")
+
+    @wraps(base.forward)  # pyright: ignore
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return RedirectedMixin.forward(self, *args, **kwargs)
+
+    made.forward = forward  # pyright: ignore
+    return made

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from padrewrite.nn.axis_padding import axis_padded_class
+from padrewrite.nn.axis_padding import AxisPaddedMixin, axis_padded_class
 from padrewrite.nn.deriving import is_parametrized
-from padrewrite.nn.partial import partial_class
-from padrewrite.writing.redirecting import redirected_class
+from padrewrite.nn.partial import PartialConvMixin, partial_class
+from padrewrite.writing.redirecting import RedirectedMixin, redirected_class
 
 _FACTORIES: dict[str, Callable[[type], type]] = {
     "partial": partial_class,
@@ -19,6 +19,7 @@ _FACTORIES: dict[str, Callable[[type], type]] = {
     "redirected": redirected_class,
 }
 _made: dict[tuple[str, type], type] = {}
+_MIXINS = (PartialConvMixin, AxisPaddedMixin, RedirectedMixin)
 ORIGINAL = "_padrewrite_original"
 
 
@@ -27,6 +28,8 @@ class Original:
     """What a module was before its first rewrite."""
 
     cls: type
+    kind: str | None = None
+    """Of the class swap that was made, if one was."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """Attributes that were changed, with the values they had."""
     added: tuple[str, ...] = ()
@@ -54,9 +57,7 @@ def swapped_class(kind: str, base: type) -> type:
     if made is None:
         made = _FACTORIES[kind](base)
         if made.__module__.split(".")[:2] != ["padrewrite", "nn"] and not is_parametrized(made):
-            made = type(
-                made.__name__, (Swapped, made), {"_swap": (kind, base), "__module__": base.__module__}
-            )
+            made = type(made.__name__, (Swapped, made), {"_swap": (kind, base), "__module__": base.__module__})
         _made[kind, base] = made
     return made
 
@@ -65,7 +66,7 @@ def swap(module: nn.Module, kind: str, **attributes: Any) -> None:
     """Gives ``module`` the class of ``kind`` over its original class, and sets attributes."""
     base = base_class(module)
     present = {name: vars(module)[name] for name in attributes if name in vars(module)}
-    remember(module, present, tuple(attributes))
+    remember(module, present, tuple(attributes), kind)
     module.__class__ = swapped_class(kind, base)
     for name, value in attributes.items():
         setattr(module, name, value)
@@ -85,14 +86,15 @@ def base_class(module: nn.Module) -> type:
 
 
 def remember(
-    module: nn.Module, attributes: dict[str, Any] | None = None, added: tuple[str, ...] = ()
+    module: nn.Module, attributes: dict[str, Any] | None = None, added: tuple[str, ...] = (), kind: str | None = None
 ) -> None:
     """Notes what a module was; what was noted first stays."""
     old: Original = vars(module).get(ORIGINAL) or Original(type(module))
     kept = {**(attributes or {}), **old.attributes}
     kept = {name: value for name, value in kept.items() if name not in old.added}
+    kind = kind or old.kind
     new = tuple(dict.fromkeys((*old.added, *(name for name in added if name not in vars(module)))))
-    vars(module)[ORIGINAL] = Original(old.cls, kept, new)
+    vars(module)[ORIGINAL] = Original(old.cls, kind, kept, new)
 
 
 def restore(module: nn.Module) -> bool:
@@ -103,10 +105,12 @@ def restore(module: nn.Module) -> bool:
     original: Original | None = vars(module).pop(ORIGINAL, None)
     if original is None:
         return False
-    cls = original.cls
-    if is_parametrized(cls) and not hasattr(module, "parametrizations"):
-        cls = cls.__bases__[0]  # the parametrization was removed since
-    module.__class__ = _without_ours(type(module), cls)
+    given = swapped_class(original.kind, original.cls) if original.kind is not None else original.cls
+    parametrized = set(getattr(module, "parametrizations", ()))
+    if type(module) is given and parametrized == _parametrized_names(original.cls):
+        module.__class__ = original.cls
+    else:
+        module.__class__ = _without_ours(type(module), _unparametrized(original.cls))
     for name in original.added:
         vars(module).pop(name, None)
     for name, value in original.attributes.items():
@@ -114,11 +118,26 @@ def restore(module: nn.Module) -> bool:
     return True
 
 
-def _without_ours(current: type, original: type) -> type:
-    if current is original or current in _made.values():
-        return original
-    bases = tuple(
-        _without_ours(b, original) if issubclass(b, tuple(_made.values())) else b for b in current.__bases__
-    )
+def _parametrized_names(cls: type) -> set[str]:
+    """The tensors that a class made by torch.nn.utils.parametrize computes."""
+    members = vars(cls).items() if is_parametrized(cls) else ()
+    return {name for name, member in members if isinstance(member, property)}
+
+
+def _unparametrized(cls: type) -> type:
+    return _unparametrized(cls.__bases__[0]) if is_parametrized(cls) else cls
+
+
+def _without_ours(current: type, plain: type) -> type:
+    """``current`` with our class in its ancestry replaced by ``plain``; what others stacked on it stays on top."""
+    if not issubclass(current, _MIXINS):
+        return current
+    if (
+        "_swap" in vars(current)
+        or current.__module__.startswith("padrewrite.nn")
+        or set(_MIXINS) & set(current.__bases__)
+    ):
+        return plain
+    bases = tuple(_without_ours(base, plain) for base in current.__bases__)
     names = {k: v for k, v in vars(current).items() if k not in ("__dict__", "__weakref__")}
-    return type(current.__name__, bases, names) if bases != current.__bases__ else current
+    return type(f"Parametrized{bases[0].__name__}" if is_parametrized(current) else current.__name__, bases, names)

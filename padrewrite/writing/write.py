@@ -157,6 +157,7 @@ def _conv_change(edit: Edit, owner: str) -> ConvChange:
         partial=own.partial,
         groups=own.groups,
         explicit=len(edit.site.handle.pads),
+        total=next(t for f, t in zip(call.frames, edit.site.handle.totals) if f.fqn == owner),
         amounts=tuple(
             (sum(p.amounts[a][0] for p in edit.explicit), sum(p.amounts[a][1] for p in edit.explicit))
             for a in range(before.window.rank)

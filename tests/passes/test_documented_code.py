@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from expected import TIGHT, Twice, image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import padrewrite as pr
 from padrewrite import feasibility
@@ -109,6 +110,36 @@ class Doubled(nn.Conv2d):
         return F.conv2d(2 * x, self.weight, self.bias, padding=1)
 
 
+class Checkpointed(nn.Module):
+    """Runs its own functional convolution again in backward, outside its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3, 3, 3))
+
+    def block(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, padding=1).relu()
+
+    def forward(self, x: Tensor) -> Any:
+        return checkpoint(self.block, x, use_reentrant=False)
+
+
+class Minding(nn.Conv2d):
+    def __init_subclass__(cls) -> None:
+        raise TypeError("this layer is final")
+
+
+class ComputedTwice(nn.Module):
+    """Two calls that nothing tells apart: neither weight is a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, self.weight * 2, padding=1), self.weight * 3, padding=1)
+
+
 def on_instance() -> nn.Module:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
     model[0].forward = types.MethodType(Doubled.forward, model[0])
@@ -160,6 +191,9 @@ ENGINE_ROWS = [
     EngineRow("shared-module", "refused", lambda: Twice(between=lambda t: F.pad(t, (1, 1, 1, 1)))),
     EngineRow("own-forward", "refused", lambda: nn.Sequential(Doubled(3, 4, 3, padding=1)), inputs=False),
     EngineRow("instance-forward", "refused", on_instance),
+    EngineRow("under-checkpoint", "refused", Checkpointed),
+    EngineRow("own-init-subclass", "refused", lambda: nn.Sequential(Minding(3, 4, 3, padding=1))),
+    EngineRow("ambiguous-call", "refused", ComputedTwice, include="#conv2d.0"),
 ]
 
 

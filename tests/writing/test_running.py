@@ -61,7 +61,7 @@ def test_per_sample_gradients(new: Any) -> None:
 def test_export_at_another_size(passes: list[str], strict: bool) -> None:
     new = pr.transform(Branchy().eval(), passes, example_inputs=picture())
     dynamic = torch.export.Dim.DYNAMIC
-    shapes = (({0: dynamic, 2: dynamic, 3: dynamic},),)
+    shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
     exported = torch.export.export(new, (picture(),), dynamic_shapes=shapes, strict=strict).module()
     for height, width in ((11, 13), (20, 17), (31, 9)):
         x = picture(5, height, width)

@@ -145,7 +145,7 @@ for name, model, new, x in torch.load({file!r}, weights_only=False):
     pr.revert(new)
     if not torch.equal(new(x), model(x)) or [type(m) for m in new.modules()] != [type(m) for m in model.modules()]:
         bad.append(f"{{name}}: still a {{type(new.body).__name__}}")
-sys.exit("; ".join(bad))
+sys.exit("; ".join(bad) or 0)
 """
 
 
