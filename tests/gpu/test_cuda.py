@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch._dynamo
 from hypothesis import given
+from strategies import ConvSpec, conv_specs
 from torch import nn
 
 import padrewrite
@@ -13,8 +14,6 @@ from padrewrite.checks.naive import naive_conv
 from padrewrite.ops import partial_conv
 from padrewrite.rewriting import Pass
 from padrewrite_passes import PaddingMode, PartialPadding
-
-from ..strategies import ConvSpec, conv_specs
 
 pytestmark = pytest.mark.gpu
 

@@ -51,6 +51,7 @@ def make_plan(*passes: Sequence[Decision], specs: Sequence[str] = (), **kwargs: 
         "calls": 175,
         "input": "1x3x224x224",
         "inputs": None,
+        "mode": "eval",
         "tree": "t",
         "fingerprint": "f",
         "predicted": "p",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -32,6 +33,12 @@ class RunGraph(fx.Interpreter):
         assert graph.nodes is not None
         super().__init__(nn.Module(), graph=graph.nodes)
         self.state = {**dict(model.named_parameters()), **dict(model.named_buffers()), **graph.constants}
+
+    def run_node(self, n: fx.Node) -> Any:
+        with ExitStack() as stack:
+            for kind, enabled, dtype in n.meta.get("autocast", ()):
+                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
+            return super().run_node(n)
 
     def fetch_attr(self, target: str) -> Tensor:
         return self.state[target]
