@@ -97,7 +97,10 @@ def conflicts(graph: Graph, edits: Sequence[Edit]) -> dict[str, Check]:
             reason = f"both it and {twin.id} compute their weights alike; select both, or neither"
             refused[edit.site.id] = Check("ambiguous-call", False, reason)
         elif other is not None:
-            reason = f"{other.id} is the same module and would not be rewritten alike; select both, or give each call its own layer"
+            reason = (
+                f"{other.id} is the same module and would not be rewritten alike; "
+                "select both, or give each call its own layer"
+            )
             refused[edit.site.id] = Check("shared-module", False, reason)
     return refused
 

@@ -87,6 +87,8 @@ def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
     check_model(model)
     if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PlanError(f"the plan is a {type(plan).__name__}; give a Plan, as from plan(...) or Plan.load(path).")
+    if tree_fingerprint(model) != plan.tree and history(model) is not None:
+        raise PlanError(f"this {type(model).__name__} is rewritten already; apply the plan to a model that is not.")
     if tree_fingerprint(model) != plan.tree:
         raise PlanError(
             f"the plan was made for a {plan.model} with other modules or shapes than this {type(model).__name__}. "

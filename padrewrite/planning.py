@@ -177,7 +177,7 @@ def _decide(decisions: dict[str, Decision], decision: Decision) -> None:
 
 
 def _rewritten(one: Pass, site: Site, after: Conv, promise: Contract) -> Decision:
-    reason = f"rewritten by {one.spec}"
+    reason = "every condition held"
     return Decision(
         site.id,
         one.name,

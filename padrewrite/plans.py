@@ -161,5 +161,6 @@ def _explained(decision: Decision) -> str:
     line = f"{decision.site}{where}: {decision.status} by {decision.pass_name} [{decision.code}] {decision.reason}"
     if decision.status == "rewritten" or decision.code in ("no-match", "not-selected"):
         return line
-    held = "no earlier condition" if not decision.passed else f"{decision.passed} earlier condition(s)"
-    return f"{line}\n  nearest miss: {held} held, then {decision.code}"
+    if not decision.passed:
+        return f"{line}\n  nearest miss: {decision.code} was the first condition"
+    return f"{line}\n  nearest miss: {decision.passed} earlier condition(s) held, then {decision.code} failed"

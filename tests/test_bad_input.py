@@ -120,7 +120,7 @@ class TestTheModel:
         scripted = torch.jit.script(nn.Conv2d(3, 4, 3, padding=1))
         model = nn.Sequential(scripted) if nested else scripted
         with pytest.raises(
-            ModelError, match=r"ScriptModule.*Transform the eager model and script the result"
+            ModelError, match=r"ScriptModule.*Transform the eager model instead"
         ):
             pr.plan(model, PARTIAL)  # pyright: ignore
 

@@ -37,7 +37,7 @@ def check_end_to_end(
     graph = trace(original, inputs)
     state = {k: _double(v) for k, v in state_of(original, graph.constants).items()}
     ours = {k: _double(v) for k, v in state_of(new, {}).items()}
-    wanted = _Reference(graph, {e.site.id: e.after for e in edits})
+    wanted = _Reference(graph, _by_site(graph, edits, "after"))
     try:
         evidence = [_outputs_and_gradients(new, graph, wanted, ours, state, inputs, tolerance)]
         evidence.append(_interior(new, graph, edits, ours, state, inputs, tolerance))
@@ -46,12 +46,29 @@ def check_end_to_end(
     return evidence, ()
 
 
+def _by_site(graph: Graph, edits: Sequence[Edit], which: str) -> dict[str, tuple[Conv, bool]]:
+    """Per site of the graph: the op it has, and whether explicit pads before it are in that op.
+
+    An edit made without inputs is about a layer as it stands: every call of it, on whatever the call is given.
+    """
+    ops: dict[str, tuple[Conv, bool]] = {}
+    for edit in edits:
+        if edit.site.input_shape is not None:
+            ops[edit.site.id] = (getattr(edit, which), True)
+            continue
+        for site in graph.convs():
+            call = site.handle.call
+            if site.fqn == edit.site.fqn and call.owner_kind == "conv" and call.direct == 0:
+                ops[site.id] = (getattr(edit, which), False)
+    return ops
+
+
 class _Reference:
     """Override for ``execute``: chosen sites by the naive reference, their explicit pads passed over."""
 
-    def __init__(self, graph: Graph, ops: Mapping[str, Conv], poison: bool = False) -> None:
-        self._sites = {graph.node_of(site): (site, op) for site, op in ops.items()}
-        self._pads = {pad for site in ops for pad in graph.pads_of(site)}
+    def __init__(self, graph: Graph, ops: Mapping[str, tuple[Conv, bool]], poison: bool = False) -> None:
+        self._sites = {graph.node_of(site): (site, op) for site, (op, _) in ops.items()}
+        self._pads = {pad for site, (_, folded) in ops.items() if folded for pad in graph.pads_of(site)}
         self._graph = graph
         self._poison = poison
 
@@ -125,13 +142,16 @@ def _interior(
     inputs: Inputs,
     tolerance: float,
 ) -> Evidence:
-    poison = _Reference(graph, {e.site.id: e.before for e in edits}, poison=True)
+    poison = _Reference(graph, _by_site(graph, edits, "before"), poison=True)
     found = Comparison(tolerance)
     with torch.no_grad():
         reached = _run_graph(graph, state, inputs.double(), poison)
         old = _run_graph(graph, state, inputs.double(), None)
         fresh = _run_new(new, ours, inputs.double())
     for mask, before, after in zip(reached, old, fresh, strict=True):
+        if _real(mask).shape != _real(after).shape:
+            found.add(_real(after), _real(mask))
+            continue
         inside = ~_real(mask).isnan()
         found.add(_real(after)[inside], _real(before)[inside])
     return found.evidence(WHERE, "interior")

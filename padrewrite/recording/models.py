@@ -41,7 +41,7 @@ def _wrapper(module: nn.Module) -> str | None:
         return "compiled. Write: new = transform(model._orig_mod, ...); torch.compile(new)."
     if isinstance(module, torch.jit.ScriptModule):
         return (
-            "a torch.jit.ScriptModule, whose code cannot be rewritten. Transform the eager model and script the result."
+            "a torch.jit.ScriptModule, whose code cannot be rewritten. Transform the eager model instead."
         )
     if kind == "FullyShardedDataParallel":
         return (

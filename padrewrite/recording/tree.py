@@ -15,7 +15,11 @@ from padrewrite.ops.conv import TransposedConv
 def read_tree(model: nn.Module) -> Graph:
     """One site per convolution module. Order, call counts, explicit pads and functional calls stay unknown."""
     sites = {(fqn or ROOT): _site(fqn, module) for fqn, module in model.named_modules() if isinstance(module, _ConvNd)}
-    return Graph(None, sites, "module tree", notes=("no example inputs: sites are the convolution modules",))
+    note = (
+        "no example inputs: only convolution modules were read; explicit pads before them, functional convolutions "
+        "and repeated calls were not seen"
+    )
+    return Graph(None, sites, "module tree", notes=(note,))
 
 
 def _site(fqn: str, module: _ConvNd) -> Site:

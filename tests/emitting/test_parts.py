@@ -79,7 +79,7 @@ def test_modules_that_share_a_graph_are_reported_as_such() -> None:
     it, one = compiled(Broken().eval())
     it(torch.randn(2, 4, 9, 10))
     reasons = {d.site: d.reason for d in one.decisions}
-    assert reasons["two.first"] == "rewritten by partial-padding, in the graph of one.first"
+    assert reasons["two.first"] == "every condition held, in the graph of one.first"
 
 
 def test_selectors_that_part_modules_of_one_graph() -> None:
