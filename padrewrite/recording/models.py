@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def _wrapper(module: nn.Module) -> str | None:
         )
     if isinstance(module, nn.DataParallel):
         return "wrapped by DataParallel. Write: new = transform(model.module, ...); DataParallel(new)."
-    if isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # importing it takes longer than most plans
+    if dynamo is not None and isinstance(module, dynamo.OptimizedModule):
         return "compiled. Write: new = transform(model._orig_mod, ...); torch.compile(new)."
     if isinstance(module, torch.jit.ScriptModule):
         return (
