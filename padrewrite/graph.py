@@ -124,10 +124,6 @@ class Graph:
             raise AssertionError("two convolution calls share a site id")
         return cls(nodes, sites, how, constants, tuple(notes), reads_values, dict(found))
 
-    @property
-    def has_dataflow(self) -> bool:
-        return self.nodes is not None
-
     def convs(self) -> Iterator[Site]:
         """Every convolution site in execution order, transposed ones included."""
         return iter(self.sites.values())

@@ -73,7 +73,3 @@ class Window:
             last = min(self.size(axis, n), (n - 1 - reach + lo) // s + 1)
             ranges.append((first, max(first, last)))
         return tuple(ranges)
-
-    def uses_padding(self) -> bool:
-        """True if some axis is padded (on either side) and wider than one pixel or padded past its kernel."""
-        return any(lo > 0 or hi > 0 for lo, hi in self.padding)
