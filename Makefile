@@ -21,7 +21,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) hatchling setuptools
-	$(PIP_INSTALL) --no-build-isolation --editable '.[dev,figures,test,zoo]'
+	$(PIP_INSTALL) --no-build-isolation --editable '.[dev,figures,sweep,test,zoo]'
 	$(PIP_INSTALL) --no-build-isolation --use-pep517 --no-deps $(NETS)
 	touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from padrewrite.ops.conv import Conv
@@ -21,6 +22,9 @@ class Contract:
     def __str__(self) -> str:
         if not self.numbers:
             return self.kind
+        if self.kind == "grid":
+            steps = [f"{v:g}" for v in self.numbers[0]]
+            return f"grid({steps[0] if len(set(steps)) == 1 else 'x'.join(steps)})"
         parts = ("..".join(f"{v:g}" for v in pair) for pair in self.numbers)
         return f"{self.kind}({', '.join(parts)})"
 
@@ -29,6 +33,11 @@ class Contract:
         """Equal except in the ring of outputs whose window touches padding, at most this many per side."""
         ring = tuple(tuple(float(-(-pad // s)) for pad in pair) for pair, s in zip(op.padding, op.stride))
         return cls("interior", ring)
+
+    @classmethod
+    def grid(cls, factors: Sequence[int]) -> Contract:
+        """``new[..., ::s] == old``, one s per axis."""
+        return cls("grid", (tuple(float(f) for f in factors),))
 
     @classmethod
     def weakest(cls, contracts: list[Contract]) -> Contract:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules import conv as torch_conv
 
-from padrewrite.graph import Graph, Site
+from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.nn.axis_padding import AxisPaddedMixin
 from padrewrite.nn.partial import PartialConvMixin
-from padrewrite.ops.conv import Conv
+from padrewrite.ops.conv import Conv, TransposedConv
+from padrewrite.ops.pool import Pool
 from padrewrite.ops.realise import ExplicitPad, Realisation, realise
 from padrewrite.rewriting import Check
 
@@ -33,9 +34,9 @@ CODES = {
 class Edit:
     """One site's way from ``before`` to ``after``."""
 
-    site: Site
-    before: Conv
-    after: Conv
+    site: Site | PoolSite
+    before: Conv | Pool
+    after: Conv | Pool
     way: str
     owner: str
     """FQN of the module that is changed."""
@@ -44,12 +45,32 @@ class Edit:
 
     @property
     def change(self) -> Realisation:
-        """The call that has to be made instead."""
-        return realise(self.after, self.explicit)
+        """The call that has to be made instead, of a convolution."""
+        return realise(self.conv, self.explicit)
+
+    @property
+    def resizes(self) -> bool:
+        """The new op has another output size than the old one."""
+        growth = [[sum(p) - s for p, s in zip(op.padding, op.window.span)] for op in (self.before, self.after)]
+        return self.before.window.stride != self.after.window.stride or growth[0] != growth[1]
+
+    @property
+    def conv(self) -> Conv:
+        """``after``, of a convolution."""
+        assert isinstance(self.after, Conv)
+        return self.after
+
+    @property
+    def old(self) -> Conv:
+        """``before``, of a convolution."""
+        assert isinstance(self.before, Conv)
+        return self.before
 
 
-def feasible(model: nn.Module, site: Site, after: Conv) -> Edit | Check:
+def feasible(model: nn.Module, site: Site | PoolSite, after: Conv | Pool) -> Edit | Check:
     """The edit that writes ``after``, or the check that fails."""
+    if isinstance(after, Pool) or isinstance(site, PoolSite):
+        return _redirected(model, site, after)
     assert isinstance(site.op, Conv)
     if not site.handle.plain:
         return Check("unsupported-call", False, "it is made by torch.convolution or an aten call; use F.convNd")
@@ -67,6 +88,12 @@ def feasible(model: nn.Module, site: Site, after: Conv) -> Edit | Check:
             return Edit(site, site.op, after, way, site.fqn, explicit)
     if site.input_shape is None and not has_stock_forward(module):
         return Check("own-forward", False, f"{type(module).__name__} has its own forward; give example_inputs")
+    return _redirected(model, site, after)
+
+
+def _redirected(model: nn.Module, site: Site | PoolSite, after: Conv | Pool) -> Edit | Check:
+    """The edit that redirects the call inside the forward of the innermost module that makes it."""
+    handle = site.handle
     owner = _common_owner(site)
     depth = [f.fqn for f in reversed(handle.call.frames)].index(owner) + 1
     if handle.checkpoint is not None and depth > handle.checkpoint:
@@ -79,14 +106,15 @@ def feasible(model: nn.Module, site: Site, after: Conv) -> Edit | Check:
             False,
             f"{owner or 'the model'}.forward is set on the instance; set it on the class",
         )
+    assert not isinstance(site.op, TransposedConv)
     return Edit(site, site.op, after, REDIRECT, owner, handle.amounts)
 
 
 def conflicts(graph: Graph, edits: Sequence[Edit]) -> dict[str, Check]:
     """Sites of modules called several times whose calls would not all be rewritten alike."""
     by_id = {edit.site.id: edit for edit in edits}
-    places: dict[tuple[object, ...], list[Site]] = {}
-    for site in graph.convs():
+    places: dict[tuple[object, ...], list[Site | PoolSite]] = {}
+    for site in (*graph.convs(), *graph.pools.values()):
         places.setdefault(_place(site), []).append(site)
     refused: dict[str, Check] = {}
     for edit in edits:
@@ -131,7 +159,7 @@ def _way(module: nn.Module, after: Conv) -> str:
     return RETUNE if plain and not rewritten else REBIND
 
 
-def _common_owner(site: Site) -> str:
+def _common_owner(site: Site | PoolSite) -> str:
     """The innermost module call that contains the convolution and its explicit pads."""
     common = [(f.fqn, f.call) for f in site.handle.call.frames]
     for pad in site.handle.pads:
@@ -142,7 +170,7 @@ def _common_owner(site: Site) -> str:
 
 def _twin(edit: Edit, graph: Graph, by_id: dict[str, Edit]) -> Site | None:
     """Another call that a redirection could take for this one, because no parameter tells them apart."""
-    if edit.way != REDIRECT or edit.site.handle.weight is not None:
+    if edit.way != REDIRECT or edit.site.handle.weight is not None or not isinstance(edit.before, Conv):
         return None
     call, mine = edit.site.handle.call, (edit.before.kernel, edit.before.stride, edit.before.dilation)
     for site in graph.convs():
@@ -155,7 +183,7 @@ def _twin(edit: Edit, graph: Graph, by_id: dict[str, Edit]) -> Site | None:
     return None
 
 
-def _place(site: Site) -> tuple[object, ...]:
+def _place(site: Site | PoolSite) -> tuple[object, ...]:
     """The same for every call that one line of a module's forward makes, however often the module is called."""
     call = site.handle.call
     return site.fqn, call.family, call.direct, call.owner_kind
@@ -164,4 +192,6 @@ def _place(site: Site) -> tuple[object, ...]:
 def _alike(edit: Edit, other: Edit | None) -> bool:
     if other is None:
         return False
+    if isinstance(edit.after, Pool) or isinstance(other.after, Pool):
+        return (edit.owner, edit.after) == (other.owner, other.after)
     return (edit.way, edit.owner, edit.change) == (other.way, other.owner, other.change)

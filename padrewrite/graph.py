@@ -11,18 +11,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import torch.fx as fx
 from torch import Tensor
 from torch.fx.proxy import GraphAppendingTracer
 
-from padrewrite.normal_form import row_references, rows_of, without_numbers
-from padrewrite.ops.conv import Conv, TransposedConv, convolve, is_plain_conv, read_conv
+from padrewrite.editing import emit_pool_site, emit_site
+from padrewrite.normal_form import row_references, rows_of, without_numbers, without_sizes
+from padrewrite.ops.conv import Conv, TransposedConv, is_plain_conv, read_conv
 from padrewrite.ops.pad import read_pad
+from padrewrite.ops.pool import Pool, read_pool
 from padrewrite.ops.reading import ConvNode, read_node
-from padrewrite.ops.realise import ExplicitPad, Realisation, realise, split_of
+from padrewrite.ops.realise import ExplicitPad, realise, split_of
 
 ROOT = "(root)"
 """The site id of a model that is itself one convolution."""
@@ -46,7 +48,7 @@ class Call:
     direct: int = 0
     """Which call of its family this is among those that the innermost module makes itself."""
     owner_kind: str | None = None
-    """"conv" or "pad" if the innermost module is a convolution or padding layer."""
+    """"conv", "pool" or "pad" if the innermost module is such a layer."""
 
     @property
     def owner(self) -> Frame:
@@ -83,6 +85,7 @@ class Handle:
 class Site:
     """One executed convolution call (without inputs: one convolution module)."""
 
+    kind: ClassVar[str] = "site"
     id: str
     fqn: str
     call: int
@@ -91,6 +94,20 @@ class Site:
     handle: Handle
     input_shape: tuple[int, ...] | None = None
     """Shape of what the site reads, before explicit pads; None if it was not recorded."""
+
+
+@dataclass(frozen=True)
+class PoolSite:
+    """One executed call of a max or average pool."""
+
+    kind: ClassVar[str] = "pool-site"
+    id: str
+    fqn: str
+    call: int
+    source: str | None
+    op: Pool
+    handle: Handle
+    input_shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,10 @@ class Graph:
     notes: tuple[str, ...] = ()
     reads_values: bool = False
     """The forward read numbers out of tensors; they stand in the graph as they were while recording."""
-    _conv_nodes: Mapping[str, ConvNode] = field(default_factory=dict)
+    conv_nodes: Mapping[str, ConvNode] = field(default_factory=dict)
+    pools: Mapping[str, PoolSite] = field(default_factory=dict)
+    """Every max and average pool call by its id; passes may rewrite these too."""
+    pool_nodes: Mapping[str, fx.Node] = field(default_factory=dict)
 
     @classmethod
     def from_nodes(
@@ -122,7 +142,11 @@ class Graph:
         sites = {site_id: _site(site_id, conv, totals) for site_id, conv in found}
         if len(sites) != len(found):
             raise AssertionError("two convolution calls share a site id")
-        return cls(nodes, sites, how, constants, tuple(notes), reads_values, dict(found))
+        pools = {_site_id(node.meta["at"]): (node, op) for node, op in _pools(nodes)}
+        counts = Counter((f.fqn, f.call, n.meta["at"].family) for n, _ in pools.values() for f in n.meta["at"].frames)
+        pool_sites = {i: _pool_site(i, node, op, counts) for i, (node, op) in pools.items()}
+        pool_nodes = {i: node for i, (node, _) in pools.items()}
+        return cls(nodes, sites, how, constants, tuple(notes), reads_values, dict(found), pool_sites, pool_nodes)
 
     def convs(self) -> Iterator[Site]:
         """Every convolution site in execution order, transposed ones included."""
@@ -130,11 +154,11 @@ class Graph:
 
     def node_of(self, site: str) -> fx.Node:
         """The call node of a site."""
-        return self._conv_nodes[site].node
+        return self.conv_nodes[site].node
 
     def pads_of(self, site: str) -> tuple[fx.Node, ...]:
         """The explicit pads folded into a site, nearest first."""
-        return self._conv_nodes[site].pads
+        return self.conv_nodes[site].pads
 
     def operands_of(self, site: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """(x, weight, bias) among the values that a site's call was given."""
@@ -142,19 +166,27 @@ class Graph:
         assert call is not None
         return call.x, call.weight, call.bias
 
-    def replace(self, edits: Iterable[tuple[Site, Conv]]) -> Graph:
-        """A new graph in which each site computes its new op. The graph itself is unchanged."""
+    def replace(self, edits: Iterable[tuple[Site | PoolSite, Conv | Pool]]) -> Graph:
+        """A new graph in which each site computes its new op. The graph itself is unchanged.
+
+        Where a new op has another output size, the shapes noted behind it are still the old ones.
+        """
         wanted = {site.id: (site, op) for site, op in edits}
         if self.nodes is None:
-            sites = {i: replace(s, op=wanted[i][1]) if i in wanted else s for i, s in self.sites.items()}
+            ops = {i: op for i, (_, op) in wanted.items() if isinstance(op, Conv)}
+            sites = {i: replace(s, op=ops[i]) if i in ops else s for i, s in self.sites.items()}
             return replace(self, sites=sites)
         copied: dict[fx.Node, fx.Node] = {}
         new = fx.Graph()
         new.output(new.graph_copy(self.nodes, copied))
         tracer = GraphAppendingTracer(new)
         for site_id, (_, op) in wanted.items():
-            conv = self._conv_nodes[site_id]
-            _emit_site(tracer, copied, conv, realise(op, conv.amounts))
+            if isinstance(op, Pool):
+                node = self.pool_nodes[site_id]
+                emit_pool_site(tracer, copied, node, node.all_input_nodes[0], op)
+            else:
+                conv = self.conv_nodes[site_id]
+                emit_site(tracer, copied, conv, realise(op, conv.amounts))
         return Graph.from_nodes(new, self.how, self.constants, self.notes, self.reads_values)
 
     @cached_property
@@ -163,7 +195,7 @@ class Graph:
 
         Folded pads have no row of their own, so an explicit pad and a padded convolution are one thing.
         """
-        return tuple(rows_of(self.nodes, self._conv_nodes)) if self.nodes is not None else ()
+        return tuple(rows_of(self.nodes, self.conv_nodes)) if self.nodes is not None else ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,11 +203,15 @@ class Graph:
         rows = self.rows or tuple((s.id, s.op) for s in self.sites.values())
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
-    def difference(self, other: Graph) -> str | None:
-        """The first row in which two graphs differ, as text; None if they are isomorphic."""
+    def difference(self, other: Graph, sizes: bool = True) -> str | None:
+        """The first row in which two graphs differ, as text; None if they are isomorphic.
+
+        Without ``sizes``, sizes that calls other than convolutions are given may differ.
+        """
         lax = self.reads_values and other.reads_values
         for mine, theirs in zip(self.rows, other.rows):
-            if mine != theirs and not (lax and without_numbers(mine) == without_numbers(theirs)):
+            alike = mine == theirs or (lax and without_numbers(mine) == without_numbers(theirs))
+            if not alike and (sizes or without_sizes(mine) != without_sizes(theirs)):
                 return f"{mine} against {theirs}"
         if len(self.rows) != len(other.rows):
             shorter, longer = sorted((self.rows, other.rows), key=len)
@@ -192,9 +228,23 @@ class Graph:
         return view
 
 
+def _pools(nodes: fx.Graph) -> Iterator[tuple[fx.Node, Pool]]:
+    for node in nodes.nodes:
+        call = read_pool(node.target, node.args, dict(node.kwargs)) if "at" in node.meta else None
+        if call is not None and isinstance(call.x, fx.Node):
+            yield node, call.op
+
+
+def _pool_site(site_id: str, node: fx.Node, op: Pool, totals: Mapping[tuple[str, int, str], int]) -> PoolSite:
+    at: Call = node.meta["at"]
+    handle = Handle(at, totals=tuple(totals[f.fqn, f.call, at.family] for f in at.frames))
+    shape = node.all_input_nodes[0].meta.get("shape")
+    return PoolSite(site_id, at.owner.fqn, at.owner.call, node.meta.get("source"), op, handle, shape)
+
+
 def _site_id(at: Call) -> str:
     fqn = at.owner.fqn + (f"@{at.owner.call}" if at.owner.call else "")
-    return (fqn or ROOT) if at.owner_kind == "conv" and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
+    return (fqn or ROOT) if at.owner_kind in ("conv", "pool") and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
 
 
 def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], int]) -> Site:
@@ -233,75 +283,3 @@ def _splits(conv: ConvNode) -> tuple[str, ...]:
 
 def _expression(value: Any) -> Any:
     return value.meta.get("expression") if isinstance(value, fx.Node) else value
-
-
-def _emit_site(
-    tracer: GraphAppendingTracer, copied: dict[fx.Node, fx.Node], conv: ConvNode, change: Realisation
-) -> None:
-    """Puts the call of ``change`` in the place of a site's call, in the graph that ``copied`` leads to."""
-
-    def proxy(value: Any) -> Any:
-        return fx.Proxy(copied[value], tracer) if isinstance(value, fx.Node) else value
-
-    node = copied[conv.node]
-    op, outer = change.own, None
-    if change.bypass:
-        own = conv.call.op.padding if isinstance(conv.call.op, Conv) else ()
-        padding = _symbolic_amounts(conv, own, op.padding, op.padding, copied)
-    else:
-        padding = op.padding
-    if change.outer is not None:
-        zero = ((0, 0),) * op.window.rank
-        outer = _proxies(tracer, _symbolic_amounts(conv, zero, change.outer, change.outer, copied))
-    x = proxy(conv.x if change.bypass else conv.pads[0] if conv.pads else conv.call.x)
-    w, before = op.window, node.prev
-    with tracer.graph.inserting_before(node):
-        new: fx.Node = convolve(
-            x,
-            proxy(conv.call.weight),
-            proxy(conv.call.bias),
-            w.stride,
-            _proxies(tracer, padding),
-            w.dilation,
-            op.groups,
-            op.modes,
-            op.partial,
-            outer,
-        ).node
-    copied[conv.node] = new
-    _take_over(node, new, before)
-
-
-def _symbolic_amounts(
-    conv: ConvNode, own: Sequence[Any], wanted: Any, fallback: Any, copied: Mapping[fx.Node, fx.Node]
-) -> tuple[Any, ...]:
-    """``wanted`` padding with the size expressions that a single explicit pad was given in place of their values.
-
-    Only where the pad's amount is the whole of what is wanted; otherwise the numbers stay.
-    """
-    if len(conv.pads) != 1:
-        return fallback
-    call = read_pad(conv.pads[0].target, conv.pads[0].args, dict(conv.pads[0].kwargs))
-    assert call is not None
-    rank = len(wanted)
-    given = (((0, 0),) * rank + tuple(call.amounts))[-rank:]
-    pairs = [
-        sym if conv.amounts[0].amounts[axis] == want and own[axis] == (0, 0) else want
-        for axis, (want, sym) in enumerate(zip(wanted, given))
-    ]
-    return tuple(tuple(copied.get(v, v) if isinstance(v, fx.Node) else v for v in pair) for pair in pairs)
-
-
-def _proxies(tracer: GraphAppendingTracer, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, ...]:
-    """Size expressions among ``pairs`` as proxies, so that emitted calls can take them."""
-    return tuple(tuple(fx.Proxy(v, tracer) if isinstance(v, fx.Node) else v for v in pair) for pair in pairs)
-
-
-def _take_over(old: fx.Node, new: fx.Node, before: fx.Node) -> None:
-    """Puts ``new`` in the place of ``old``; every node made since ``before`` is recorded as being where ``old`` was."""
-    node = before.next
-    while node is not old:
-        node.meta.update(old.meta)
-        node = node.next
-    old.replace_all_uses_with(new)
-    old.graph.erase_node(old)

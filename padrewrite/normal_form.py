@@ -78,6 +78,23 @@ def without_numbers(row: Any) -> Any:
     return "number" if isinstance(row, float) else row
 
 
+def without_sizes(row: Any) -> Any:
+    """A row without the sizes that its call was given; convolutions keep theirs, they are the op's own numbers."""
+    if isinstance(row, tuple) and row and row[0] == "conv":
+        return row
+    return _masked(row)
+
+
+def _masked(part: Any) -> Any:
+    if isinstance(part, tuple):
+        if len(part) == 2 and part[0] == "size":
+            return "size"
+        if len(part) == 2 and part[0] == "row":
+            return part
+        return tuple(_masked(p) for p in part)
+    return "size" if isinstance(part, int) and not isinstance(part, bool) else part
+
+
 def row_references(operands: Any) -> Iterator[int]:
     if isinstance(operands, tuple):
         if len(operands) == 2 and operands[0] == "row" and isinstance(operands[1], int):  # pyright: ignore[reportUnknownArgumentType]

@@ -1,24 +1,27 @@
-"""The public functions: plan, apply, verify, revert, report, and transform, which is all of them in one call."""
+"""The public functions: analyze, plan, apply, verify, revert, report; and transform, most of them in one call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from padrewrite.analyses.analysis import Analysis
+from padrewrite.analyses.building import build
 from padrewrite.checks.verification import Verification
 from padrewrite.checks.verification import check_model as check_contracts
-from padrewrite.errors import ContractViolation, PadrewriteError, PlanError, RevertError, WriteError
+from padrewrite.errors import ContractViolation, PadrewriteError, PlanError, RevertError
 from padrewrite.feasibility import Edit
 from padrewrite.graph import Graph
 from padrewrite.planning import make_plan
-from padrewrite.plans import Plan
+from padrewrite.plans import GridStage, Plan
+from padrewrite.predicting import check_prediction, record_edited
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.models import check_model
-from padrewrite.recording.trace import follow, mode_of, trace
+from padrewrite.recording.trace import trace
 from padrewrite.recording.tree import read_tree, tree_fingerprint
 from padrewrite.registry import parse_passes
 from padrewrite.reporting.reports import Report
@@ -44,6 +47,25 @@ def record(model: nn.Module, *, example_inputs: Any = None) -> Graph:
     """
     check_model(model)
     return read_tree(model) if example_inputs is None else trace(model, Inputs.of(example_inputs))
+
+
+def analyze(model: nn.Module, *, example_inputs: Any = None) -> Analysis:
+    """What is spatially true of a model, and what is wrong with it: exact, and without changing it.
+
+    Args:
+        model, example_inputs: as for ``record``. Without inputs only the convolutions' own windows are looked at.
+
+    Returns:
+        One record per convolution call (sizes, phase, receptive field, support, use of padding, cost), the dilated
+        chains, and the findings, each with a stable code (docs/findings).
+
+    Raises:
+        ModelError, InputsError, RecordError.
+    """
+    check_model(model)
+    inputs = None if example_inputs is None else Inputs.of(example_inputs)
+    graph = read_tree(model) if inputs is None else trace(model, inputs)
+    return build(graph, type(model).__name__, None if inputs is None else str(inputs))
 
 
 def plan(
@@ -74,7 +96,12 @@ def plan(
     done = history(model)
     earlier = {edit.site.id: edit for edit in _net_edits(done.plans)} if done is not None else None
     chosen = (include, exclude, where, allow_no_effect)
-    return make_plan(model, graph, parsed, inputs, tree_fingerprint(model), *chosen, earlier)
+
+    def record_again(edits: Sequence[Edit], predicted: Graph) -> Graph:
+        assert inputs is not None
+        return record_edited(model, edits, predicted, inputs, graph.how)
+
+    return make_plan(model, graph, parsed, inputs, tree_fingerprint(model), *chosen, earlier, record_again)
 
 
 def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
@@ -98,7 +125,7 @@ def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
     before = snapshot(target)
     try:
         write(target, plan.edits)
-        _check_prediction(target, plan)
+        check_prediction(target, plan)
     except BaseException:
         undo(before)
         raise
@@ -147,7 +174,7 @@ def transform(
         try:
             done = history(new)
             edits = _net_edits(done.plans) if done is not None else ()
-            found = _verify(new, edits, None, decided.example_inputs, verify)
+            found = _verify(new, edits, None, decided.example_inputs, verify, grids=_grids(done))
             if found.failures:
                 raise _violation(found)
         except BaseException:
@@ -184,7 +211,7 @@ def verify(
     inputs = None if example_inputs is None else Inputs.of(example_inputs)
     if inputs is None:
         inputs = _random_inputs(done.plans[-1], seed)
-    found = _verify(new, _net_edits(done.plans), original, inputs, level, trials, seed)
+    found = _verify(new, _net_edits(done.plans), original, inputs, level, trials, seed, _grids(done))
     note_verification(new, found)
     return found
 
@@ -229,33 +256,6 @@ def _check_level(level: str) -> None:
         raise PadrewriteError(f"verify={level!r} is not one of {', '.join(LEVELS)}.")
 
 
-def _check_prediction(model: nn.Module, plan: Plan) -> None:
-    """The rewritten model, recorded again, must be isomorphic to the graph that the plan predicted."""
-    inputs = plan.example_inputs
-    if inputs is None or plan.how not in ("symbolic", "real inputs"):
-        return
-    if plan.predicted_graph is None and plan.how != "symbolic":
-        return
-    if plan.mode == "mixed" and mode_of(model) != "mixed":
-        return
-    try:
-        graph = follow(model, inputs, plan.how, plan.mode)
-    except Exception as error:
-        if plan.predicted_graph is None:
-            return  # zeros of the recorded shapes stand in for the inputs; not every forward takes them
-        raise WriteError(f"the rewritten {type(model).__name__} does not run: {error}") from error
-    if graph.fingerprint == plan.predicted:
-        return
-    predicted = plan.predicted_graph
-    where = predicted.difference(graph) if predicted is not None else f"fingerprint {graph.fingerprint}"
-    if where is None:
-        return
-    raise WriteError(
-        f"the rewritten {type(model).__name__} is not what was predicted ({where}). The model is as it was. "
-        "If its forward depends on sizes or values in ways the recording missed, rewrite the part that does not."
-    )
-
-
 def _verify(
     new: nn.Module,
     edits: tuple[Edit, ...],
@@ -264,10 +264,16 @@ def _verify(
     level: str,
     trials: int = 8,
     seed: int = 0,
+    grids: Sequence[GridStage] = (),
 ) -> Verification:
     if level == "full" and original is None and inputs is not None:
         original = _reverted(new)
-    return check_contracts(new, original, edits, inputs, level, trials, seed)
+    return check_contracts(new, original, edits, inputs, level, trials, seed, grids)
+
+
+def _grids(done: Any) -> tuple[GridStage, ...]:
+    """The grid contracts of the last plan, if the model was rewritten by one plan only."""
+    return done.plans[0].grids if done is not None and len(done.plans) == 1 else ()
 
 
 def _reverted(new: nn.Module) -> nn.Module:

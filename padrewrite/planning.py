@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
@@ -11,9 +11,10 @@ from torch import nn
 from padrewrite.contracts import Contract
 from padrewrite.errors import NoEffectError, PassError
 from padrewrite.feasibility import Edit, conflicts, feasible
-from padrewrite.graph import Graph, Site
+from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.conv import Conv
-from padrewrite.plans import Decision, PassSummary, Plan
+from padrewrite.ops.pool import Pool
+from padrewrite.plans import Decision, GridStage, PassSummary, Plan
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.trace import mode_of
 from padrewrite.rewriting import Check, Match, Pass
@@ -29,6 +30,8 @@ class Outcome:
     graph: Graph
     matches: int
     contract: Contract
+    grid: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ended: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -42,10 +45,12 @@ def make_plan(
     where: Where = None,
     allow_no_effect: bool = False,
     earlier: Mapping[str, Edit] | None = None,
+    record_again: Callable[[Sequence[Edit], Graph], Graph] | None = None,
 ) -> Plan:
     """Runs the passes in order, each on the graph that the one before predicts.
 
-    ``earlier`` are the edits that the model carries already, by site.
+    ``earlier`` are the edits that the model carries already, by site. ``record_again`` records the model with some
+    edits, for passes that change sizes: what the forward computes from sizes is not predicted, it is run again.
     """
     earlier = earlier or {}
     if graph.nodes is None:
@@ -54,6 +59,7 @@ def make_plan(
             raise PassError(f"{', '.join(blind)} must see how convolutions are connected: give example_inputs.")
     current, summaries, decisions = graph, [], []
     edits: dict[str, Edit] = {}
+    grids: list[GridStage] = []
     for one in passes:
         chosen = select(list(current.convs()), include, exclude, where, one.name)
         outcome = run_pass(one, current, chosen, model)
@@ -61,9 +67,13 @@ def make_plan(
             require_effect(one, outcome.decisions)
         summaries.append(_summary(one, outcome))
         decisions += outcome.decisions
+        before = tuple(edits.values())
         for edit in outcome.edits:
             edits[edit.site.id] = _merged(model, edits.get(edit.site.id) or earlier.get(edit.site.id), edit, one)
-        current = outcome.graph
+        if outcome.grid:
+            grids.append(GridStage(before, tuple(edits.values()), dict(outcome.grid), outcome.ended))
+        resized = any(edit.resizes for edit in outcome.edits)
+        current = record_again(tuple(edits.values()), outcome.graph) if resized and record_again else outcome.graph
     return Plan(
         model=type(model).__name__,
         how=graph.how,
@@ -78,6 +88,7 @@ def make_plan(
         decisions=tuple(decisions),
         edits=tuple(edits.values()),
         macs=_macs(graph, current),
+        grids=tuple(grids),
         notes=graph.notes + _batch_norm_note(model, edits),
         _graph=graph,
         _predicted=current,
@@ -98,36 +109,42 @@ def _merged(model: nn.Module, first: Edit | None, edit: Edit, one: Pass) -> Edit
 def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module | None) -> Outcome:
     """Decides every site of ``graph`` once. With a model, a rewrite must also be writable into it."""
     decisions: dict[str, Decision] = {}
-    wanted: dict[str, tuple[Match, Conv, Contract, Edit | None]] = {}
+    wanted: dict[str, _Wanted] = {}
     matches = list(one.match(graph))
     for match in matches:
         failed = _first_failure(one, match, chosen)
-        new: dict[str, tuple[Match, Conv, Contract, Edit | None]] = {}
+        new: dict[str, _Wanted] = {}
         if failed is None:
-            promise = one.promise(match)
-            for site, after in zip(match.sites, one.rewrite(match), strict=True):
+            for site, after in zip((*match.sites, *match.pools), one.rewrite(match), strict=True):
                 edit = feasible(model, site, after) if model is not None else None
                 if isinstance(edit, Check):
                     failed = (edit, 0)
                     break
-                new[site.id] = (match, after, promise, edit)
+                new[site.id] = (match, after, one.promise_at(match, site), edit)
         if failed is None:
             wanted |= new
         else:
-            for site in match.sites:
+            for site in (*match.sites, *match.pools):
                 _decide(decisions, _not_rewritten(one, site, *failed))
     _refuse_conflicts(one, graph, wanted, decisions)
+    places: dict[str, Site | PoolSite] = {**graph.pools, **graph.sites}
     for site_id, (_, after, promise, _) in wanted.items():
-        _decide(decisions, _rewritten(one, graph.sites[site_id], after, promise))
+        _decide(decisions, _rewritten(one, places[site_id], after, promise))
     for site in graph.convs():
         if site.id not in decisions:
             check = Check.keep("no-match", False, f"{one.name} has nothing to say about it")
             _decide(decisions, _not_rewritten(one, site, check, 0))
     edits = tuple(edit for *_, edit in wanted.values() if edit is not None)
-    new_graph = graph.replace((graph.sites[i], after) for i, (_, after, _, _) in wanted.items()) if wanted else graph
-    ordered = tuple(decisions[i] for i in graph.sites)
+    new_graph = graph.replace((places[i], after) for i, (_, after, _, _) in wanted.items()) if wanted else graph
+    ordered = tuple(decisions[i] for i in (*graph.sites, *graph.pools) if i in decisions)
     contract = Contract.weakest([promise for _, _, promise, _ in wanted.values()])
-    return Outcome(ordered, edits, new_graph, len(matches), contract)
+    done = {id(match): match for match, *_ in wanted.values()}.values()
+    grid = {site: factors for match in done for site, factors in match.grid.items()}
+    ended = tuple(dict.fromkeys(where for match in done for where in match.ended))
+    return Outcome(ordered, edits, new_graph, len(matches), contract, grid, ended)
+
+
+_Wanted = tuple[Match, Conv | Pool, Contract, Edit | None]
 
 
 def require_effect(one: Pass, decisions: Sequence[Decision]) -> None:
@@ -165,7 +182,7 @@ def _refuse_conflicts(one: Pass, graph: Graph, wanted: dict[str, Any], decisions
             return
         for site_id, check in refused.items():
             match = wanted[site_id][0] if site_id in wanted else None
-            for site in match.sites if match is not None else ():
+            for site in (*match.sites, *match.pools) if match is not None else ():
                 if wanted.pop(site.id, None) is not None:
                     _decide(decisions, _not_rewritten(one, site, check, 0))
 
@@ -176,7 +193,7 @@ def _decide(decisions: dict[str, Decision], decision: Decision) -> None:
     decisions[decision.site] = decision
 
 
-def _rewritten(one: Pass, site: Site, after: Conv, promise: Contract) -> Decision:
+def _rewritten(one: Pass, site: Site | PoolSite, after: Conv | Pool, promise: Contract) -> Decision:
     reason = "every condition held"
     return Decision(
         site.id,
@@ -191,7 +208,7 @@ def _rewritten(one: Pass, site: Site, after: Conv, promise: Contract) -> Decisio
     )
 
 
-def _not_rewritten(one: Pass, site: Site, check: Check, passed: int) -> Decision:
+def _not_rewritten(one: Pass, site: Site | PoolSite, check: Check, passed: int) -> Decision:
     spec = site.op.spec()
     return Decision(site.id, one.name, check.status, check.code, check.reason, None, spec, spec, site.source, passed)
 

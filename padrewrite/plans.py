@@ -52,6 +52,18 @@ class PassSummary:
 
 
 @dataclass(frozen=True)
+class GridStage:
+    """A rewrite of the kind ``grid``, by itself: the edits before it, those with it, and what it promises."""
+
+    before: tuple[Edit, ...]
+    after: tuple[Edit, ...]
+    factors: Mapping[str, Any]
+    """Per convolution site the step, one per axis, at which the old values stand in the new output."""
+    ended: tuple[str, ...] = ()
+    """Calls behind which the promise does not reach, and why."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Resolved decisions and numbers: no predicates, no weights. Replays on a model of the same fingerprint."""
 
@@ -76,6 +88,7 @@ class Plan:
     edits: tuple[Edit, ...]
     macs: tuple[int, int] | None = None
     """Multiply-accumulates of all convolutions for one sample, before and after; None without inputs."""
+    grids: tuple[GridStage, ...] = ()
     notes: tuple[str, ...] = ()
     version: str = __about__.VERSION
     _graph: Graph | None = field(default=None, compare=False, repr=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from padrewrite.contracts import Contract
-from padrewrite.graph import Graph, Site
+from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.conv import Conv, TransposedConv
+from padrewrite.ops.pool import Pool
 
 Status = Literal["rewritten", "kept", "refused"]
 
@@ -36,6 +37,12 @@ class Match:
     """What a pass decides about as a whole: one site, or several that stand or fall together."""
 
     sites: tuple[Site, ...]
+    pools: tuple[PoolSite, ...] = ()
+    """Pools that are rewritten with them; selectors speak of the convolutions only."""
+    grid: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Convolutions whose old output stands in the new one at these steps, one per axis (contract ``grid``)."""
+    ended: tuple[str, ...] = ()
+    """Calls behind which that is no longer promised, and why."""
 
     @classmethod
     def each(cls, sites: Iterable[Site]) -> Iterator[Match]:
@@ -79,12 +86,16 @@ class Pass(ABC):
         """Conditions, in the order in which they are to be read."""
 
     @abstractmethod
-    def rewrite(self, match: Match) -> tuple[Conv, ...]:
-        """The new op of each of the match's sites. Called only if every condition holds."""
+    def rewrite(self, match: Match) -> tuple[Conv | Pool, ...]:
+        """The new op of each of the match's sites, then of each of its pools. Called only if every condition holds."""
 
     @abstractmethod
     def promise(self, match: Match) -> Contract:
         """The contract of this rewrite."""
+
+    def promise_at(self, match: Match, site: Site | PoolSite) -> Contract:
+        """The contract at one site of the match; by default that of the match."""
+        return self.promise(match)
 
     @property
     def spec(self) -> str:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from padrewrite.checks.compare import Comparison
-from padrewrite.checks.sites import naive
+from padrewrite.checks.sites import naive, reference_pool
 from padrewrite.contracts import Evidence
 from padrewrite.feasibility import Edit
 from padrewrite.graph import Graph
 from padrewrite.ops.conv import Conv
+from padrewrite.ops.pool import Pool, read_pool
 from padrewrite.recording.execute import execute, state_of
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.preserve import preserved
@@ -34,40 +35,52 @@ def check_end_to_end(
     new: nn.Module, original: nn.Module, edits: Sequence[Edit], inputs: Inputs, tolerance: float
 ) -> tuple[list[Evidence], tuple[str, ...]]:
     """Evidence for outputs, gradients and interior; notes say what could not be checked."""
-    graph = trace(original, inputs)
-    state = {k: _double(v) for k, v in state_of(original, graph.constants).items()}
+    # Where sizes change, the original's recording does not know the new ones: the rewritten model's own does.
+    resized = any(edit.resizes for edit in edits)
+    traced = new if resized else original
+    graph = trace(traced, inputs)
+    state = {k: _double(v) for k, v in state_of(traced, graph.constants).items()}
     ours = {k: _double(v) for k, v in state_of(new, {}).items()}
     wanted = _Reference(graph, _by_site(graph, edits, "after"))
     try:
         evidence = [_outputs_and_gradients(new, graph, wanted, ours, state, inputs, tolerance)]
-        evidence.append(_interior(new, graph, edits, ours, state, inputs, tolerance))
+        if not resized:
+            evidence.append(_interior(new, graph, edits, ours, state, inputs, tolerance))
     except RuntimeError as error:
         return [], (f"end to end was not checked: the model does not run in float64 ({str(error).splitlines()[0]})",)
     return evidence, ()
 
 
-def _by_site(graph: Graph, edits: Sequence[Edit], which: str) -> dict[str, tuple[Conv, bool]]:
+def _by_site(graph: Graph, edits: Sequence[Edit], which: str) -> dict[str, tuple[Conv | Pool, bool]]:
     """Per site of the graph: the op it has, and whether explicit pads before it are in that op.
 
     An edit made without inputs is about a layer as it stands: every call of it, on whatever the call is given.
     """
-    ops: dict[str, tuple[Conv, bool]] = {}
+    ops: dict[str, tuple[Conv | Pool, bool]] = {}
     for edit in edits:
-        if edit.site.input_shape is not None:
+        if isinstance(edit.after, Pool):
+            if edit.site.id in graph.pools:
+                ops[edit.site.id] = (getattr(edit, which), False)
+        elif edit.site.input_shape is not None:
             ops[edit.site.id] = (getattr(edit, which), True)
-            continue
-        for site in graph.convs():
-            call = site.handle.call
-            if site.fqn == edit.site.fqn and call.owner_kind == "conv" and call.direct == 0:
-                ops[site.id] = (getattr(edit, which), False)
+        else:
+            ops |= {site: (getattr(edit, which), False) for site in _calls_of(graph, edit.site.fqn)}
     return ops
+
+
+def _calls_of(graph: Graph, fqn: str) -> list[str]:
+    """The calls that a convolution module makes itself."""
+    own = [s for s in graph.convs() if s.fqn == fqn and s.handle.call.owner_kind == "conv"]
+    return [site.id for site in own if site.handle.call.direct == 0]
 
 
 class _Reference:
     """Override for ``execute``: chosen sites by the naive reference, their explicit pads passed over."""
 
-    def __init__(self, graph: Graph, ops: Mapping[str, tuple[Conv, bool]], poison: bool = False) -> None:
-        self._sites = {graph.node_of(site): (site, op) for site, (op, _) in ops.items()}
+    def __init__(self, graph: Graph, ops: Mapping[str, tuple[Conv | Pool, bool]], poison: bool = False) -> None:
+        convs = {site: op for site, (op, _) in ops.items() if isinstance(op, Conv)}
+        self._sites = {graph.node_of(site): (site, op) for site, op in convs.items()}
+        self._pools = {graph.pool_nodes[site]: op for site, (op, _) in ops.items() if isinstance(op, Pool)}
         self._pads = {pad for site, (_, folded) in ops.items() if folded for pad in graph.pads_of(site)}
         self._graph = graph
         self._poison = poison
@@ -75,6 +88,8 @@ class _Reference:
     def __call__(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if node in self._pads and all(user in self._pads or user in self._sites for user in node.users):
             return args[0] if args else kwargs["input"]
+        if node in self._pools and _spelled_out(self._pools[node], node):
+            return reference_pool(self._pools[node], args[0] if args else kwargs["input"])
         if node not in self._sites:
             return NotImplemented
         site, op = self._sites[node]
@@ -84,6 +99,12 @@ class _Reference:
         batched = x if x.dim() == op.window.rank + 2 else x.unsqueeze(0)
         out = naive(op, batched, weight, bias)
         return out if x.dim() == op.window.rank + 2 else out.squeeze(0)
+
+
+def _spelled_out(op: Pool, node: fx.Node) -> bool:
+    """Whether the recorded call is the whole op; where pads before it are part of the op, it is left as recorded."""
+    call = read_pool(node.target, node.args, dict(node.kwargs))
+    return call is not None and call.op == op
 
 
 def _poisoned(op: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

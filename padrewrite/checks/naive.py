@@ -75,6 +75,24 @@ def naive_conv(
     return out if mask is None else (out, (count > 0).to(torch.float64))
 
 
+def naive_pool(
+    x: Tensor, *, kernel: Ints, stride: Ints, dilation: Ints, padding: Pairs, average: bool, counted: bool
+) -> Tensor:
+    """A max or average pool of any rank in float64; padding is -inf to a maximum, 0 to an average.
+
+    Args:
+        x: ``(N, C, *spatial)``.
+        counted: an average divides by the whole window, not only by what of it is input.
+    """
+    x = x.to(torch.float64)
+    window = zip(x.shape[2:], kernel, stride, dilation, padding)
+    maps = [_axis_map(n, k, s, d, p, "zeros") for n, k, s, d, p in window]
+    taps, real = (_gather(t, maps, tuple(kernel)) for t in (x, torch.ones_like(x[:1, :1])))
+    if not average:
+        return torch.where(real > 0, taps, torch.full((), float("-inf"), dtype=x.dtype)).amax(2)
+    return taps.sum(2) / (torch.Size(kernel).numel() if counted else real.sum(2))
+
+
 def _axis_map(size: int, kernel: int, stride: int, dilation: int, pad: tuple[int, int], mode: str) -> AxisMap:
     """Where the taps of one axis read."""
     indices: list[list[int]] = []

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from padrewrite.checks.compare import Comparison
-from padrewrite.checks.naive import naive_conv
+from padrewrite.checks.naive import naive_conv, naive_pool
 from padrewrite.contracts import Evidence
 from padrewrite.feasibility import REDIRECT, Edit
 from padrewrite.ops.conv import Conv, emit_conv
+from padrewrite.ops.pool import Pool, emit_pool
 from padrewrite.ops.realise import ExplicitPad
 
 
@@ -19,18 +20,38 @@ def check_site(
     model: nn.Module, edit: Edit, rounds: int, generator: torch.Generator, tolerance: float
 ) -> list[Evidence]:
     """Evidence that the site computes its new op, and that it equals the old one where no window touches padding."""
+    if isinstance(edit.after, Pool):
+        return [_check_pool(edit.site.id, edit.after, rounds, generator, tolerance)]
     matches, interior = Comparison(tolerance), Comparison(tolerance)
     weight, bias = _weights(model, edit, generator)
     for trial in range(rounds):
-        x = _input(edit, weight.shape[1] * edit.after.groups, trial, generator, weight.device)
+        x = _input(edit, weight.shape[1] * edit.conv.groups, trial, generator, weight.device)
         got = _run(model, edit, x, weight, bias)
-        matches.add(got, naive(edit.after, x, weight, bias))
+        matches.add(got, naive(edit.conv, x, weight, bias))
         if edit.after.window == edit.before.window:
-            inside = _inside(edit.before, x)
-            interior.add(got[inside], naive(edit.before, x, weight, bias)[inside])
+            inside = _inside(edit.old, x)
+            interior.add(got[inside], naive(edit.old, x, weight, bias)[inside])
     kind = "interior" if edit.after.window == edit.before.window else "shape"
     found = [matches.evidence(edit.site.id, "reference")]
     return found + ([interior.evidence(edit.site.id, kind)] if kind == "interior" else [])
+
+
+def _check_pool(site: str, op: Pool, rounds: int, generator: torch.Generator, tolerance: float) -> Evidence:
+    """What a redirected pool emits, against the naive one."""
+    matches = Comparison(tolerance)
+    w = op.window
+    for trial in range(rounds):
+        sizes = [max(span, lo + 1, hi + 1) + a + trial % 3 for a, (span, lo, hi) in enumerate(zip(w.span, w.lo, w.hi))]
+        x = torch.randn(1, 2, *sizes, generator=generator, dtype=torch.float64)
+        matches.add(emit_pool(x, op), reference_pool(op, x))
+    return matches.evidence(site, "reference")
+
+
+def reference_pool(op: Pool, x: Tensor) -> Tensor:
+    """The reference for any ``Pool``, from its fields alone."""
+    w = op.window
+    numbers: Any = {"kernel": w.kernel, "stride": w.stride, "dilation": w.dilation, "padding": w.padding}
+    return naive_pool(x, **numbers, average=op.average, counted=op.counted)
 
 
 def naive(op: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
@@ -54,7 +75,7 @@ def _weights(model: nn.Module, edit: Edit, generator: torch.Generator) -> tuple[
 
     Padding treats all channels alike, so a few tell as much as all.
     """
-    module, op = model.get_submodule(edit.site.fqn), edit.after
+    module, op = model.get_submodule(edit.site.fqn), edit.conv
     per_group = (op.out_channels // op.groups, op.in_channels // op.groups)
     shape = (op.out_channels, per_group[1], *op.kernel)
     weight: Any = getattr(module, "weight", None)
@@ -90,7 +111,7 @@ def _run(model: nn.Module, edit: Edit, x: Tensor, weight: Tensor, bias: Tensor |
     real = edit.change
     if not real.bypass:
         for pad in reversed(edit.explicit):
-            x = _explicitly_padded(x, pad, edit.after)
+            x = _explicitly_padded(x, pad, edit.conv)
     if edit.way == REDIRECT:
         return emit_conv(x, weight, bias, real.own, real.outer)
     module: Any = model.get_submodule(edit.owner)

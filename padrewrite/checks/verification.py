@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from padrewrite.checks.end_to_end import check_end_to_end
+from padrewrite.checks.grid import check_grid
 from padrewrite.checks.sites import check_site
 from padrewrite.contracts import Evidence
 from padrewrite.feasibility import Edit
+from padrewrite.plans import GridStage
 from padrewrite.recording.inputs import Inputs
 
 TOLERANCE = 1e-10
@@ -49,6 +51,7 @@ def check_model(
     level: str,
     trials: int,
     seed: int,
+    grids: Sequence[GridStage] = (),
 ) -> Verification:
     """Evidence for ``edits``. ``quick``: every site once; ``full``: ``trials`` times, and end to end with gradients."""
     generator = torch.Generator().manual_seed(seed)
@@ -64,4 +67,7 @@ def check_model(
         else:
             more, notes = check_end_to_end(new, original, edits, inputs, TOLERANCE)
             evidence += more
+            for stage in grids:
+                evidence += check_grid(original, stage, inputs, TOLERANCE)
+                notes += tuple(f"the grid ends at {where}" for where in stage.ended)
     return Verification(tuple(evidence), notes)

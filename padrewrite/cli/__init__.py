@@ -1,4 +1,4 @@
-"""The command line ``padrewrite``: plan, apply, verify, explain, passes, bench, demo."""
+"""The command line ``padrewrite``: analyze, plan, apply, verify, explain, passes, bench, fuzz, demo."""
 
 from __future__ import annotations
 

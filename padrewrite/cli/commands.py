@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import padrewrite as pr
-from padrewrite.cli import catalogue, explaining
+from padrewrite.cli import analysing, catalogue, explaining
 from padrewrite.cli.loading import load_checkpoint, load_model, make_inputs, save_model
 from padrewrite.cli.printing import say, show, show_json
 from padrewrite.errors import InputsError, PadrewriteError, PlanError
@@ -23,6 +23,15 @@ from padrewrite.reporting.text import heading, plan_parts, report_parts
 
 OK, FINDINGS, USAGE, VIOLATED, UNRECORDED = range(5)
 """Exit codes."""
+
+
+def run_analyze(args: Namespace) -> int:
+    model, inputs = _load(args)
+    found = pr.analyze(model, example_inputs=inputs)
+    for path, text in analysing.files(args, found):
+        _write(path, text)
+    analysing.show_analysis(args, found)
+    return _findings(args, analysing.warnings(found))
 
 
 def run_plan(args: Namespace) -> int:
@@ -138,13 +147,21 @@ def run_demo(args: Namespace) -> int:
     return OK
 
 
+def run_fuzz(args: Namespace) -> int:
+    from padrewrite.cli.fuzzing import fuzz
+
+    return fuzz(args, VIOLATED, UNRECORDED)
+
+
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "analyze": run_analyze,
     "plan": run_plan,
     "apply": run_apply,
     "verify": run_verify,
     "explain": run_explain,
     "passes": run_passes,
     "bench": run_bench,
+    "fuzz": run_fuzz,
     "demo": run_demo,
 }
 

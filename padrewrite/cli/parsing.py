@@ -14,6 +14,7 @@ A model is package.module:callable, called with --kwargs; its random weights are
 Without --input the convolutions are read off the module tree, and only passes that need no more can run.
 
 examples:
+  padrewrite analyze torchvision.models:resnet50 --input 1x3x224x224
   padrewrite plan torchvision.models:resnet50 -p partial-padding --input 1x3x224x224
   padrewrite verify mypackage.nets:UNet --kwargs '{"depth": 4}' -p partial-padding --input 1x1x64x64
   padrewrite explain torchvision.models:resnet50 layer4.0.conv2 -p partial-padding --input 1x3x224x224
@@ -33,12 +34,14 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"padrewrite {__about__.VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_analyze(commands)
     _add_plan(commands)
     _add_apply(commands)
     _add_verify(commands)
     _add_explain(commands)
     _add_passes(commands)
     _add_bench(commands)
+    _add_fuzz(commands)
     _add_demo(commands)
     return parser
 
@@ -47,6 +50,15 @@ def _command(commands: _Commands[ArgumentParser], name: str, help: str) -> Argum
     parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
+
+
+def _add_analyze(commands: _Commands[ArgumentParser]) -> None:
+    parser = _command(commands, "analyze", "show what is spatially true of a model, and what is wrong with it")
+    _add_model(parser)
+    parser.add_argument("--full", action="store_true", help="every finding, and two lines for every convolution")
+    parser.add_argument("--sarif", metavar="FILE", help="save the findings as SARIF 2.1.0, for code scanning")
+    _add_output(parser, "save the analysis as JSON")
+    _add_strict(parser, "there is a finding of severity warning")
 
 
 def _add_plan(commands: _Commands[ArgumentParser]) -> None:
@@ -111,6 +123,18 @@ def _add_bench(commands: _Commands[ArgumentParser]) -> None:
     parser.add_argument("--channels-last", action="store_true", help="use the channels-last memory format")
     parser.add_argument("--threads", type=at_least(1), help="threads of torch within an operation")
     _add_output(parser, "save the measurements as JSON")
+
+
+def _add_fuzz(commands: _Commands[ArgumentParser]) -> None:
+    parser = _command(commands, "fuzz", "check every promise on random networks")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seed", type=at_least(0), default=0, help="check one network and show it (default: 0)")
+    which.add_argument("--count", type=at_least(1), metavar="N", help="check the networks of N seeds")
+    parser.add_argument("--start", type=at_least(0), default=0, metavar="SEED", help="first of them (default: 0)")
+    parser.add_argument("-j", "--jobs", type=at_least(1), default=1, help="processes; needs joblib (default: 1)")
+    _add_passes_option(parser, required=False)
+    parser.add_argument("--shrink", action="store_true", help="look for a smaller network that fails the same way")
+    _add_json(parser)
 
 
 def _add_demo(commands: _Commands[ArgumentParser]) -> None:

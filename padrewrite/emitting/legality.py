@@ -11,6 +11,7 @@ from padrewrite.contracts import Contract
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.conv import Conv
 from padrewrite.ops.pad import read_pad
+from padrewrite.ops.pool import Pool
 from padrewrite.rewriting import Check, Match, Pass
 
 CODES = {
@@ -50,11 +51,11 @@ class Emitted(Pass):
         yield from (check for check in refusals if check is not EXPANDED)
         yield from self.of.legality(match)
         yield from refusals
-        for site, after in zip(match.sites, self.of.rewrite(match), strict=True):
-            same = isinstance(site.op, Conv) and _same_size(site.op, after)
+        for site, after in zip(match.sites, self.of.rewrite(match)):
+            same = isinstance(site.op, Conv) and isinstance(after, Conv) and _same_size(site.op, after)
             yield Check("resolved-size", same, "Dynamo has resolved the sizes; transform the model, then compile it")
 
-    def rewrite(self, match: Match) -> tuple[Conv, ...]:
+    def rewrite(self, match: Match) -> tuple[Conv | Pool, ...]:
         return self.of.rewrite(match)
 
     def promise(self, match: Match) -> Contract:

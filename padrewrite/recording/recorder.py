@@ -19,19 +19,25 @@ from torch.nn.modules.padding import (
     _ReflectionPadNd,  # pyright: ignore[reportPrivateUsage]
     _ReplicationPadNd,  # pyright: ignore[reportPrivateUsage]
 )
+from torch.nn.modules.pooling import (
+    _AvgPoolNd,  # pyright: ignore[reportPrivateUsage]
+    _MaxPoolNd,  # pyright: ignore[reportPrivateUsage]
+)
 from torch.overrides import TorchFunctionMode
 
 from padrewrite.errors import RecordError
 from padrewrite.graph import Call, Frame
 from padrewrite.ops.conv import convolve, family, is_conv, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
-from padrewrite.ops.sizes import evaluate_size
+from padrewrite.ops.pool import pool_family
+from padrewrite.ops.sizes import evaluate_size, print_size, size_name
 from padrewrite.recording.births import Births, storage_of
 from padrewrite.recording.execute import autocast_state
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.tensors import tensors_in
 
 _PADS = (_CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd)
+_POOLS = (_MaxPoolNd, _AvgPoolNd)
 _LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) for f in (torch.__file__, os.path.dirname(__file__)))
 _MUTATORS = {"__setitem__", "__set__", "__delitem__"}
 
@@ -63,6 +69,7 @@ class Recorder(TorchFunctionMode):
         self._symbols = symbols
         self._inputs: list[fx.Node] = []
         self._node_of: dict[int, fx.Node] = {}
+        self._names_of: dict[Any, Any] = {}
         self._alive: list[Any] = []
         """Keeps every tensor seen, because ``_node_of`` is keyed by id."""
         self._stack: list[_ModuleCall] = [_ModuleCall("", 0)]
@@ -193,13 +200,29 @@ class Recorder(TorchFunctionMode):
         if any(s not in self._symbols for s in free):
             raise RecordError(f"the size {expression} depends on values in a tensor, not on the inputs' sizes")
         places = tuple(self._symbols[s] for s in free)
-        names = tuple(f"input_{i}_size_{d}" for i, d in places)
-        renamed = expression.xreplace({s: type(s)(n, integer=True, positive=True) for s, n in zip(free, names)})
+        names = tuple(size_name(i, d) for i, d in places)
+        renamed = self._renamed(expression)
         sources = [self._inputs[i] for i, _ in places]
-        node = self.graph.call_function(evaluate_size, (_print(renamed), names, tuple(d for _, d in places), *sources))
+        dims = tuple(d for _, d in places)
+        node = self.graph.call_function(evaluate_size, (print_size(renamed), names, dims, *sources))
         node.meta["value"] = value.node.hint
         node.meta["expression"] = renamed
         return node
+
+    def _renamed(self, expression: Any) -> Any:
+        """``expression`` in the names that stand for the inputs' sizes."""
+        if expression not in self._names_of:
+            names = {s: size_name(*self._symbols[s]) for s in expression.free_symbols if s in self._symbols}
+            renaming = {s: type(s)(n, integer=True, positive=True) for s, n in names.items()}
+            self._names_of[expression] = expression.xreplace(renaming)
+        return self._names_of[expression]
+
+    def _expression(self, size: Any) -> Any:
+        """A symbolic size in terms of the inputs' sizes; None for a plain number."""
+        if isinstance(size, int):
+            return None
+        expression = size.node.expr
+        return None if expression.is_number else self._renamed(expression)
 
     def _bind(self, result: Any, node: fx.Node) -> None:
         if isinstance(result, Tensor):
@@ -213,6 +236,8 @@ class Recorder(TorchFunctionMode):
         self._alive.append(tensor)
         self._node_of[id(tensor)] = node
         node.meta["shape"] = tuple(_number(s) for s in tensor.shape)
+        if self._symbols:
+            node.meta["expressions"] = tuple(self._expression(s) for s in tensor.shape)
         node.meta["dtype"] = tensor.dtype
 
     def _describe(self, node: fx.Node, func: Any, args: Any, kwargs: Any) -> None:
@@ -220,11 +245,13 @@ class Recorder(TorchFunctionMode):
         if autocast != self._autocast:
             node.meta["autocast"] = autocast
         is_pad = func is nn.functional.pad
-        if not is_pad and not is_conv(func):
+        pool = pool_family(func)
+        if not is_pad and pool is None and not is_conv(func):
             node.meta["fqn"] = self._stack[-1].fqn
+            node.meta["source"] = _source()
             return
-        name = "pad"
-        if not is_pad:
+        name = pool or "pad"
+        if not is_pad and pool is None:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             name = family(func, weight.dim())
         frames: list[Frame] = []
@@ -232,7 +259,8 @@ class Recorder(TorchFunctionMode):
             frames.append(Frame(running.fqn, running.call, running.inside.get(name, 0)))
             running.inside[name] = running.inside.get(name, 0) + 1
         top = self._stack[-1]
-        kind = "conv" if isinstance(top.module, _ConvNd) else "pad" if isinstance(top.module, _PADS) else None
+        kinds = (("conv", _ConvNd), ("pad", _PADS), ("pool", _POOLS))
+        kind = next((kind for kind, classes in kinds if isinstance(top.module, classes)), None)
         node.meta["at"] = Call(tuple(frames), name, top.direct.get(name, 0), kind)
         top.direct[name] = top.direct.get(name, 0) + 1
         node.meta["owner_input"] = None if top.first is None else self._node_of.get(id(top.first))
@@ -282,12 +310,6 @@ def _getitem(value: Any, index: int) -> Any:
 
 def _number(size: Any) -> int:
     return size if isinstance(size, int) else int(size.node.hint)
-
-
-def _print(expression: Any) -> str:
-    from torch.utils._sympy.printers import PythonPrinter
-
-    return PythonPrinter().doprint(expression)  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
 
 
 def _checkpointed() -> int | None:

@@ -7,7 +7,7 @@ What would repeat itself is grouped: what was kept by its reason, long lists of 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -95,7 +95,18 @@ def _header(plan: Plan) -> str:
     return "  ".join(map(clean, words))
 
 
-def recorded(plan: Plan) -> str:
+class Recorded(Protocol):
+    """What is made from a recording and remembers how that went."""
+
+    @property
+    def how(self) -> str: ...
+    @property
+    def calls(self) -> int | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def recorded(plan: Recorded) -> str:
     """How the model was recorded, and whether the recording was checked."""
     if plan.how == "module tree":
         return "module tree only"
@@ -132,7 +143,7 @@ def _macs(macs: tuple[int, int] | None) -> str:
 
 
 def _checkpoints(plan: Plan) -> str:
-    same = all(_weight_shape(edit.before) == _weight_shape(edit.after) for edit in plan.edits)
+    same = all(_weight_shape(e.old) == _weight_shape(e.conv) for e in plan.edits if e.site.kind == "site")
     return "load as they are" if same else "converted on load"
 
 

@@ -22,6 +22,7 @@ from padrewrite.nn.deriving import derived_class
 from padrewrite.ops.conv import Pairs, convolve, per_axis
 from padrewrite.ops.pad import PadCall, read_pad
 from padrewrite.ops.partial import partial_conv
+from padrewrite.ops.pool import Pool, emit_pool, pool_family, read_pool
 from padrewrite.ops.realise import split_total
 from padrewrite.ops.window import Ints
 
@@ -62,17 +63,30 @@ class ConvChange:
     new_dilation: Ints
 
 
+@dataclass(frozen=True)
+class PoolChange:
+    """The ``ordinal``-th pool of ``family`` computes ``after`` instead of ``before``."""
+
+    site: str
+    family: str
+    ordinal: int
+    total: int
+    before: Pool
+    after: Pool
+
+
 class Redirect(TorchFunctionMode):
     """Active during one forward of ``owner``."""
 
-    def __init__(self, owner: Any, changes: tuple[ConvChange, ...], source: Any) -> None:
+    def __init__(self, owner: Any, changes: tuple[ConvChange | PoolChange, ...], source: Any) -> None:
         super().__init__()
         self.owner = owner
         self.source = source
-        self.changes = changes
+        self.changes = tuple(change for change in changes if isinstance(change, ConvChange))
+        self.pooled = tuple(change for change in changes if isinstance(change, PoolChange))
         self.seen: dict[str, int] = {"conv1d": 0, "conv2d": 0, "conv3d": 0}
         self.grad = torch.is_grad_enabled()
-        self.explicit = any(change.explicit for change in changes)
+        self.explicit = any(change.explicit for change in self.changes)
         self.pads: list[tuple[Tensor, PadCall]] = []
         """Explicit pads by their results: what they padded, and by how much this time."""
 
@@ -95,6 +109,19 @@ class Redirect(TorchFunctionMode):
                         return self._conv(change, args, kwargs)
                     if change.family == family and ordinal >= change.total:
                         self._check_extra(change, args, kwargs)
+        family = pool_family(func) if self.pooled else None
+        return func(*args, **kwargs) if family is None else self._pool(family, func, args, kwargs)
+
+    def _pool(self, family: str, func: Any, args: Any, kwargs: Any) -> Any:
+        ordinal = self.seen.get(family, 0)
+        self.seen[family] = ordinal + 1
+        for change in self.pooled:
+            if (change.family, change.ordinal) == (family, ordinal):
+                found = read_pool(func, args, kwargs)
+                if found is None or found.op != change.before:
+                    numbers = "other numbers" if found is None else str(found.op.spec())
+                    raise SiteMismatch(_mismatch(change.site, numbers, str(change.before.spec())))
+                return emit_pool(found.x, change.after)
         return func(*args, **kwargs)
 
     def _check_extra(self, change: ConvChange, args: Any, kwargs: Any) -> None:
@@ -113,6 +140,10 @@ class Redirect(TorchFunctionMode):
 
     def check_end(self) -> None:
         """After the forward: where only a count tells a call from another, the counts must be as recorded."""
+        for change in self.pooled:
+            if self.seen.get(change.family, 0) != change.total:
+                found = f"{self.seen.get(change.family, 0)} calls of {change.family}"
+                raise SiteMismatch(_mismatch(change.site, found, f"{change.total}"))
         for change in self.changes:
             if change.weight is None and self.seen[change.family] != change.total:
                 found = f"{self.seen[change.family]} calls of {change.family}"
@@ -219,7 +250,7 @@ _CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 class RedirectedMixin:
     """A module whose forward runs under ``Redirect``."""
 
-    _padrewrite_changes: tuple[ConvChange, ...] = ()
+    _padrewrite_changes: tuple[ConvChange | PoolChange, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         redirect = Redirect(self, self._padrewrite_changes, args[0] if args else None)

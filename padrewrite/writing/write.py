@@ -10,8 +10,9 @@ from torch import nn
 from padrewrite.errors import WriteError
 from padrewrite.feasibility import REBIND, REDIRECT, RETUNE, Edit
 from padrewrite.ops.conv import Pairs, own_padding
+from padrewrite.ops.pool import Pool
 from padrewrite.ops.realise import Realisation
-from padrewrite.writing.redirecting import ConvChange
+from padrewrite.writing.redirecting import ConvChange, PoolChange
 from padrewrite.writing.swapping import ORIGINAL, restore, retune, swap
 
 
@@ -44,7 +45,8 @@ def _clear(model: nn.Module, edits: Sequence[Edit]) -> None:
     """Takes back what earlier rewrites put at the edited sites, where the new way is another module's."""
     sites = {edit.site.id: edit for edit in edits}
     for edit in edits:
-        if edit.way == REDIRECT and edit.owner != edit.site.fqn and edit.site.handle.call.owner_kind == "conv":
+        layer = edit.site.handle.call.owner_kind in ("conv", "pool")
+        if edit.way == REDIRECT and edit.owner != edit.site.fqn and layer:
             restore(model.get_submodule(edit.site.fqn))
     for module in list(model.modules()):
         changes: Any = vars(module).get("_padrewrite_changes", ())
@@ -86,6 +88,8 @@ def _write_layer(module: nn.Module, edit: Edit) -> None:
         return
     assert edit.way == REBIND
     attributes: dict[str, Any] = {"padding_mode": "zeros", **_padding_attribute(module, change)}
+    own = {"stride": change.own.stride, "dilation": change.own.dilation}
+    attributes |= {name: value for name, value in own.items() if tuple(getattr(module, name)) != value}
     if change.own.partial is None:
         swap(module, "axis-padded", axis_modes=change.own.modes, **attributes)
     else:
@@ -129,17 +133,25 @@ def _retune_padding(module: Any, change: Realisation) -> None:
 
 
 def _write_redirects(owner: nn.Module, fqn: str, edits: Sequence[Edit]) -> None:
-    changes: dict[tuple[str, int], ConvChange] = {}
+    changes: dict[tuple[str, int], ConvChange | PoolChange] = {}
     for change in getattr(owner, "_padrewrite_changes", ()):
         changes[change.family, change.ordinal] = change
     for edit in edits:
-        change = _conv_change(edit, fqn)
+        change = _pool_change(edit, fqn) if isinstance(edit.after, Pool) else _conv_change(edit, fqn)
         changes[change.family, change.ordinal] = change
     swap(owner, "redirected", _padrewrite_changes=tuple(changes.values()))
 
 
+def _pool_change(edit: Edit, owner: str) -> PoolChange:
+    call = edit.site.handle.call
+    assert isinstance(edit.before, Pool)
+    assert isinstance(edit.after, Pool)
+    total = next(t for f, t in zip(call.frames, edit.site.handle.totals) if f.fqn == owner)
+    return PoolChange(edit.site.id, call.family, _ordinal(call, owner), total, edit.before, edit.after)
+
+
 def _conv_change(edit: Edit, owner: str) -> ConvChange:
-    call, before, real = edit.site.handle.call, edit.before, edit.change
+    call, before, real = edit.site.handle.call, edit.old, edit.change
     own = real.own
     prefix = f"{owner}." if owner else ""
     name = edit.site.handle.weight
@@ -174,7 +186,7 @@ def _own_before(edit: Edit) -> Pairs:
     pads = edit.site.handle.amounts
     return tuple(
         (lo - sum(p.amounts[a][0] for p in pads), hi - sum(p.amounts[a][1] for p in pads))
-        for a, (lo, hi) in enumerate(edit.before.padding)
+        for a, (lo, hi) in enumerate(edit.old.padding)
     )
 
 

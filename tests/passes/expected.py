@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from hypothesis import settings
-from strategies import LayerSpec, NetSpec, Step
+from strategies import Convolve, LayerSpec, Net, NetSpec
 from torch import Tensor, nn
 
 import padrewrite as pr
@@ -114,10 +114,11 @@ SINGLES = {
 }
 
 
-def total_padding(spec: NetSpec, step: Step) -> list[tuple[int, int]]:
+def total_padding(spec: NetSpec, step: Convolve) -> list[tuple[int, int]]:
     """Explicit and own padding of a call together."""
     explicit = step.explicit or ((0, 0),) * spec.rank
-    return [(own + lo, own + hi) for own, (lo, hi) in zip(spec.layers[step.layer].padding, explicit)]
+    own = spec.layers[step.layer].pads
+    return [(before + lo, after + hi) for (before, after), (lo, hi) in zip(own, explicit)]
 
 
 def with_shared_modules(spec: NetSpec, alone: Sequence[str]) -> list[str]:
@@ -132,12 +133,12 @@ def with_shared_modules(spec: NetSpec, alone: Sequence[str]) -> list[str]:
 
 
 def naive_outputs(
-    spec: NetSpec, new: nn.Module, x: Tensor, options: Callable[[int, LayerSpec], dict[str, object]]
+    spec: NetSpec, new: Net, x: Tensor, options: Callable[[int, LayerSpec], dict[str, object]]
 ) -> tuple[Tensor, ...]:
     """The network with every convolution computed naively; ``options`` are those of its n-th call."""
     count = iter(range(len(spec.calls)))
 
-    def conv(step: Step, x: Tensor) -> Tensor:
+    def conv(step: Convolve, x: Tensor) -> Tensor:
         layer, module = spec.layers[step.layer], new.get_submodule(f"layers.{step.layer}")
         out = naive_conv(
             x,
@@ -152,4 +153,4 @@ def naive_outputs(
         assert isinstance(out, Tensor)
         return out
 
-    return spec.run(x, conv)
+    return new.run(x, conv)

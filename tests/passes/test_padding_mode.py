@@ -127,7 +127,7 @@ def decide_alone(spec: NetSpec, x: torch.Tensor, mode: str, chosen: range | list
     room = {"reflect": -1, "circular": 0}.get(mode, 10**6)
     sizes: list[torch.Size] = []
     model = spec.build()
-    spec.run(x, lambda step, value: sizes.append(value.shape[2:]) or model.convolve(step, value))
+    model.run(x, lambda step, value: sizes.append(value.shape[2:]) or model.convolve(step, value))
     codes: list[str] = []
     for step, size in zip(spec.calls, sizes, strict=True):
         padding = total_padding(spec, step)

@@ -1,0 +1,116 @@
+"""What ``analyze`` returns: one record per convolution call, the dilated chains, the findings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+from padrewrite.__about__ import VERSION
+from padrewrite.analyses.border import Border
+from padrewrite.analyses.chains import Chain
+from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.support import Reached
+from padrewrite.ops.conv import Conv, TransposedConv
+
+SCHEMA = "padrewrite.analysis/1"
+Severity = Literal["warning", "note"]
+
+
+@dataclass(frozen=True)
+class SiteRecord:
+    """One convolution call. Per-axis fields run over its spatial axes, first to last; None: it is not known."""
+
+    id: str
+    op: Conv | TransposedConv
+    source: str | None
+    """file:line of the call."""
+    input_size: tuple[int, ...] | None
+    output_size: tuple[int, ...] | None
+    size: tuple[str | None, ...]
+    """Output size as a formula of the model input's size H along the same axis."""
+    phase: tuple[AxisPhase | None, ...]
+    """Of its output: position i sits at input coordinate scale*i + offset, exactly."""
+    receptive_field: tuple[int | None, ...]
+    """Input pixels that one output depends on, were the input endless. Global pools and gates left out."""
+    reached: Reached | None
+    """Input positions that really reach the output in the middle, at the recorded size."""
+    context: bool
+    """Everything else reaches it too, through a global pool, a gate or a norm's statistics."""
+    valid_weights: Fraction | None
+    """Share of the weights that multiply real input, over all outputs."""
+    saw_padding: float | None
+    """Share of the outputs that depend on a made-up value, here or in an earlier layer."""
+    border: Border | None
+    """Mean-field second moment of the output; ``border.q`` is the information left (erosion)."""
+    partial_border: Border | None
+    """The same if all zero padding up to here were partial padding."""
+    parameters: int
+    macs: int | None
+    """Multiply-accumulates per sample."""
+    ended: str | None = None
+    """Why spatial reasoning ended before this site."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is spatially wrong, or worth knowing."""
+
+    code: str
+    """Stable name; docs/findings/<code>.md explains it."""
+    site: str
+    """A site id, the name of a call that is no convolution, or "(model)"."""
+    message: str
+    severity: Severity
+    numbers: Mapping[str, Any]
+    """What the message says, for machines. Fractions are text."""
+    cure: str | None = None
+    """The pass that would cure it, with options."""
+    source: str | None = None
+    """file:line."""
+    sites: tuple[str, ...] = ()
+    """All sites that it is about, where there are several."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is spatially true of a model, and what is wrong with it."""
+
+    model: str
+    how: str
+    """How it was recorded; without example inputs "module tree", and then only windows are known."""
+    input: str | None
+    """The inputs' shapes."""
+    calls: int | None
+    sites: Mapping[str, SiteRecord]
+    chains: tuple[Chain, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases of all convolution sites; a layer that is called twice counts once."""
+        return sum({record.id.split("@")[0]: record.parameters for record in self.sites.values()}.values())
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of all convolution calls for one sample."""
+        known = [record.macs for record in self.sites.values()]
+        return None if any(m is None for m in known) else sum(m for m in known if m is not None)
+
+    def of(self, code: str) -> tuple[Finding, ...]:
+        """The findings with a code."""
+        return tuple(finding for finding in self.findings if finding.code == code)
+
+    def to_json(self) -> str:
+        """Deterministic JSON, schema ``padrewrite.analysis/1``. Fractions are text ("1/2")."""
+        from padrewrite.analyses.encoding import analysis_json
+
+        return json.dumps({"schema": SCHEMA, "version": VERSION, **analysis_json(self)}, indent=1)
+
+    def __str__(self) -> str:
+        from padrewrite.reporting.analysis import analysis_text
+
+        return analysis_text(self)

@@ -1,0 +1,91 @@
+"""From a graph to an ``Analysis``."""
+
+from __future__ import annotations
+
+from math import prod
+
+from padrewrite.analyses.analysis import Analysis, SiteRecord
+from padrewrite.analyses.findings import find
+from padrewrite.analyses.scene import Scene
+from padrewrite.analyses.support import Reached, reached
+from padrewrite.analyses.usage import valid_weights
+from padrewrite.graph import Graph, Site
+from padrewrite.ops.conv import Conv, TransposedConv
+from padrewrite.ops.step import shape_of
+
+
+def build(graph: Graph, model: str, inputs: str | None) -> Analysis:
+    """Everything that is known of a recorded model; of a module tree only what its windows say."""
+    scene = None if graph.nodes is None else Scene(graph)
+    record = _windows_only if scene is None else lambda site: _record(site, scene)
+    sites = {site.id: record(site) for site in graph.convs()}
+    chains = () if scene is None else scene.chains
+    calls = None if scene is None else len(graph.rows)
+    return Analysis(model, graph.how, inputs, calls, sites, chains, find(graph, scene), graph.notes)
+
+
+def parameters(op: Conv | TransposedConv) -> int:
+    """Weights and biases of a convolution."""
+    return op.in_channels * op.out_channels // op.groups * prod(op.kernel) + op.bias * op.out_channels
+
+
+def _windows_only(site: Site) -> SiteRecord:
+    nothing = (None,) * site.op.window.rank
+    unknown = "no example inputs were given"
+    return SiteRecord(
+        site.id,
+        site.op,
+        site.source,
+        input_size=None,
+        output_size=None,
+        size=nothing,
+        phase=nothing,
+        receptive_field=nothing,
+        reached=None,
+        context=False,
+        valid_weights=None,
+        saw_padding=None,
+        border=None,
+        partial_border=None,
+        parameters=parameters(site.op),
+        macs=None,
+        ended=unknown,
+    )
+
+
+def _record(site: Site, scene: Scene) -> SiteRecord:
+    node, dims, sizes = scene.node(site), scene.dims(site), scene.sizes_in(site)
+    fields = [scene.fields.of(node, d) for d in dims]
+    forms = [scene.sizes.of(node, d) for d in dims]
+    uses = scene.uses(site)
+    ended = scene.ended(site)
+    seen, context, unknown = _reached(site, scene)
+    return SiteRecord(
+        site.id,
+        site.op,
+        site.source,
+        input_size=sizes,
+        output_size=tuple(shape_of(node)[d] for d in dims),
+        size=tuple(None if form is None else str(form) for form in forms),
+        phase=tuple(scene.phases.of(node, d) for d in dims),
+        receptive_field=tuple(None if field is None else field.size for field in fields),
+        reached=seen,
+        context=context,
+        valid_weights=None if uses is None else valid_weights(uses),
+        saw_padding=scene.clean.share(node),
+        border=scene.borders.of(node),
+        partial_border=scene.partial_borders.of(node),
+        parameters=parameters(site.op),
+        macs=None if sizes is None else site.op.macs(sizes),
+        ended=ended or unknown,
+    )
+
+
+def _reached(site: Site, scene: Scene) -> tuple[Reached | None, bool, str | None]:
+    node = scene.node(site)
+    support = scene.supports.of(node)
+    context = any(term.context for term in support.terms)
+    local = [term for term in support.local if all(f.dim is not None for f in term.factors)]
+    if support.unknown is not None or len({term.input for term in local}) != 1:
+        return None, context, support.unknown
+    return reached(local, [n // 2 for n in shape_of(node)]), context, None

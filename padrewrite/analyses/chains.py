@@ -1,0 +1,225 @@
+"""Dilated chains, found by dataflow: runs of stride-1 convolutions at one resolution, each fed by the one before.
+
+A convolution continues a chain if every path into it passes through the chain's last one: residual branches without
+spatial convolutions of their own and dense concatenations are part of a chain, parallel branches (ASPP) never are.
+[HDC] Section 3.2; the exact tests are those of ``padrewrite.formulas``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import torch.fx as fx
+
+from padrewrite import formulas
+from padrewrite.analyses.layout import Layout
+from padrewrite.ops.axis import AxisMap, Same, Shift, Slide, Stretch, Whole
+
+LEAST_DILATED = 2
+"""A chain is reported if it has at least this many dilated convolutions."""
+
+
+@dataclass(frozen=True)
+class Gridding:
+    """How a run of rates along one axis covers what it spans."""
+
+    rates: tuple[int, ...]
+    kernels: tuple[int, ...]
+    m2: int
+    """The paper's M_2; compare it with the kernel."""
+    hole_free: bool
+    """Exact: every position in the span is reached."""
+    score: float
+    """0 is even; 1 means that the run splits into networks that never share an input."""
+    networks: int
+    """Along this axis, how many networks that never share an input the run splits into: the rates' common divisor."""
+
+    @classmethod
+    def of(cls, rates: Sequence[int], kernels: Sequence[int]) -> Gridding:
+        return cls(
+            tuple(rates),
+            tuple(kernels),
+            formulas.max_gap(rates, max(kernels)),
+            formulas.is_hole_free(rates, kernels),
+            formulas.gridding_score(rates, kernels),
+            gcd(*rates),
+        )
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Dilated convolutions in series."""
+
+    sites: tuple[str, ...]
+    """From the first dilated one to the last."""
+    lead_in: tuple[str, ...]
+    """Convolutions before them at the same resolution, all of rate 1."""
+    axes: tuple[int, ...]
+    """Spatial axes that these numbers hold for."""
+    alone: Gridding
+    with_lead_in: Gridding
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        return self.alone.rates
+
+    @property
+    def m2(self) -> int:
+        return self.alone.m2
+
+    @property
+    def hole_free(self) -> bool:
+        """Of the chain alone; see ``with_lead_in`` for what the network really does."""
+        return self.alone.hole_free
+
+    @property
+    def gridding_score(self) -> float:
+        return self.alone.score
+
+
+def find_chains(layout: Layout) -> tuple[Chain, ...]:
+    """Every run that has at least two dilated convolutions along some axis, in execution order."""
+    site_of = {node: site for site, node in layout.sites.items()}
+    found: list[Chain] = []
+    for run in _runs(layout, set(site_of)):
+        windows = [_windows(layout, node) for node in run]
+        by_numbers: dict[tuple[Gridding, Gridding, tuple[str, ...], tuple[str, ...]], list[int]] = {}
+        for axis in range(len(windows[0])):
+            chain = _along(axis, [w[axis] for w in windows], [site_of[node] for node in run])
+            if chain is not None:
+                by_numbers.setdefault(chain, []).append(axis)
+        for (alone, together, sites, lead_in), axes in by_numbers.items():
+            found.append(Chain(sites, lead_in, tuple(axes), alone, together))
+    return tuple(found)
+
+
+def _along(
+    axis: int, windows: Sequence[Slide], sites: Sequence[str]
+) -> tuple[Gridding, Gridding, tuple[str, ...], tuple[str, ...]] | None:
+    spatial = [i for i, w in enumerate(windows) if w.kernel > 1]
+    dilated = [i for i in spatial if windows[i].dilation > 1]
+    if len(dilated) < LEAST_DILATED:
+        return None
+    first, last = dilated[0], dilated[-1]
+    core = [i for i in spatial if first <= i <= last]
+    before = [i for i in spatial if i < first]
+    numbers = [(windows[i].dilation, windows[i].kernel) for i in (*before, *core)]
+    rates, kernels = [r for r, _ in numbers], [k for _, k in numbers]
+    skip = len(before)
+    alone, together = Gridding.of(rates[skip:], kernels[skip:]), Gridding.of(rates, kernels)
+    return alone, together, tuple(sites[i] for i in core), tuple(sites[i] for i in before)
+
+
+def _windows(layout: Layout, node: fx.Node) -> list[Slide]:
+    (read,) = layout.steps[node].reads
+    return [s[1] for s in read.dims if isinstance(s, tuple) and isinstance(s[1], Slide)]
+
+
+def _runs(layout: Layout, sites: set[fx.Node]) -> list[list[fx.Node]]:
+    flow = Flow(layout)
+    joined: set[fx.Node] = set()
+    runs: list[list[fx.Node]] = []
+    after = dict(flow.links(lambda node: node in sites and _keeps_resolution(layout, node)))
+    for node in flow.spatial:
+        if node in joined or node not in sites or not _keeps_resolution(layout, node):
+            continue
+        run = [node]
+        while run[-1] in after:
+            run.append(after[run[-1]])
+        joined.update(run)
+        runs.append(run)
+    return runs
+
+
+def _keeps_resolution(layout: Layout, node: fx.Node) -> bool:
+    windows = _windows(layout, node)
+    return bool(windows) and all(w.stride == 1 for w in windows)
+
+
+def _moves(axis: AxisMap) -> bool:
+    """Whether an axis is read through a window or onto another resolution."""
+    if isinstance(axis, Slide):
+        return axis.kernel > 1 or axis.stride > 1
+    return not isinstance(axis, (Same, Stretch, Shift, Whole))
+
+
+class Flow:
+    """Which spatial operation feeds which, as bit sets over the steps in execution order."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        order = list(layout.steps)
+        self._bit: Mapping[fx.Node, int] = {node: 1 << i for i, node in enumerate(order)}
+        self._node = order
+        self.spatial = [node for node in order if self._is_spatial(node)]
+        self._sources: dict[fx.Node, int] = {}
+        """The nearest spatial operations behind a node."""
+        self._before: dict[fx.Node, int] = {}
+        """All spatial operations behind a spatial one."""
+        self._feeds: dict[fx.Node, list[fx.Node]] = {}
+        spatial = set(self.spatial)
+        for node in order:
+            near = 0
+            for read in layout.steps[node].reads:
+                if not self._is_context(node, read.dims):
+                    near |= self._bit[read.node] if read.node in spatial else self._sources.get(read.node, 0)
+            self._sources[node] = near
+            if node in spatial:
+                behind = 0
+                for before in self._members(near):
+                    behind |= self._before[before]
+                self._before[node] = behind | near
+                for before in self._members(near & ~behind):
+                    self._feeds.setdefault(before, []).append(node)
+        self._ahead = self._descendants(order)
+
+    def links(self, allowed: Callable[[fx.Node], bool]) -> list[tuple[fx.Node, fx.Node]]:
+        """(u, v): every path into v passes through u, and u's other readers never meet v again."""
+        keeps = [n for n in self.spatial if allowed(n)]
+        chosen = set(keeps)
+        found: list[tuple[fx.Node, fx.Node]] = []
+        for u in keeps:
+            feeds = self._feeds.get(u, [])
+            for v in feeds:
+                single = self._direct(v) == self._bit[u]
+                apart = all(self._ahead[v] & self._ahead[w] == 0 for w in feeds if w is not v)
+                if v in chosen and single and apart:
+                    found.append((u, v))
+                    break
+        return found
+
+    def _direct(self, node: fx.Node) -> int:
+        """Spatial operations right behind ``node``, those left out that are behind another of them."""
+        near = self._sources[node]
+        behind = 0
+        for before in self._members(near):
+            behind |= self._before[before]
+        return near & ~behind
+
+    def _descendants(self, order: Sequence[fx.Node]) -> dict[fx.Node, int]:
+        ahead: dict[fx.Node, int] = {}
+        for node in reversed(order):
+            bits = self._bit[node]
+            for user in self.layout.users.get(node, ()):
+                bits |= ahead[user]
+            ahead[node] = bits
+        return ahead
+
+    def _members(self, bits: int) -> list[fx.Node]:
+        found: list[fx.Node] = []
+        while bits:
+            low = bits & -bits
+            found.append(self._node[low.bit_length() - 1])
+            bits ^= low
+        return found
+
+    def _is_spatial(self, node: fx.Node) -> bool:
+        reads = self.layout.steps[node].reads
+        return any(isinstance(s, tuple) and _moves(s[1]) for read in reads for s in read.dims)
+
+    def _is_context(self, node: fx.Node, dims: Sequence[object]) -> bool:
+        spatial = self.layout.spatial(node)
+        followed = [s for d in spatial for s in (dims[d],) if isinstance(s, tuple)]
+        return bool(spatial) and not any(not isinstance(s[1], Whole) for s in followed)

@@ -1,0 +1,83 @@
+"""Receptive field: how many input pixels an output depends on along one axis, were the input endless.
+
+For output ``i`` the field is ``[scale*i + lo, scale*i + hi]``, with one pair (lo, hi) per residue of ``i``, because
+behind an upsampling not all outputs see equally far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+
+import torch.fx as fx
+
+from padrewrite.analyses.folding import AxisFold
+from padrewrite.analyses.layout import Layout
+from padrewrite.ops.axis import AxisMap
+
+MOST_RESIDUES = 512
+Span = tuple[Fraction, Fraction]
+
+
+@dataclass(frozen=True)
+class AxisField:
+    """The field of one dimension; ``spans[i % len(spans)]`` is (lo, hi) of output ``i``, None if it reads nothing."""
+
+    scale: Fraction
+    spans: tuple[Span | None, ...]
+
+    @property
+    def size(self) -> int:
+        """Extent of the largest field, in input pixels."""
+        return max((int(hi - lo) + 1 for lo, hi in filter(None, self.spans)), default=0)
+
+
+class Fields:
+    """Receptive fields of all tensors of a layout. Global pools and norms' statistics are left out."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._fold = AxisFold[AxisField](layout, _start, _through, _join)
+
+    def of(self, node: fx.Node, dim: int) -> AxisField | None:
+        """The field of a dimension; None if windows differ from place to place (align_corners, adaptive pools)."""
+        return self._fold.of(node, dim)
+
+
+def _start(n: int) -> AxisField:
+    return AxisField(Fraction(1), ((Fraction(0), Fraction(0)),))
+
+
+def _through(axis: AxisMap, value: AxisField, n: int) -> AxisField | None:
+    period = axis.period(n)
+    if period is None:
+        return None
+    outputs, inputs = period
+    many = len(value.spans)
+    residues = outputs * (lcm(many, inputs) // inputs)
+    if residues > MOST_RESIDUES:
+        return None
+    scale = value.scale * Fraction(inputs, outputs)
+    return AxisField(scale, tuple(_span(axis, value, n, i, scale) for i in range(residues)))
+
+
+def _span(axis: AxisMap, value: AxisField, n: int, i: int, scale: Fraction) -> Span | None:
+    taps = ((p, value.spans[p % len(value.spans)]) for p in axis.taps(i, n))
+    seen = [(value.scale * p + s[0], value.scale * p + s[1]) for p, s in taps if s is not None]
+    if not seen:
+        return None
+    return min(lo for lo, _ in seen) - scale * i, max(hi for _, hi in seen) - scale * i
+
+
+def _join(node: fx.Node, dim: int, given: Sequence[AxisField]) -> AxisField | None:
+    if len({field.scale for field in given}) > 1:
+        return None
+    many = lcm(*(len(field.spans) for field in given))
+    if many > MOST_RESIDUES:
+        return None
+    spans: list[Span | None] = []
+    for i in range(many):
+        seen = [s for field in given for s in (field.spans[i % len(field.spans)],) if s is not None]
+        spans.append((min(lo for lo, _ in seen), max(hi for _, hi in seen)) if seen else None)
+    return AxisField(given[0].scale, tuple(spans))

@@ -1,0 +1,218 @@
+"""Findings about where things sit: shifts, merges that disagree, lopsided strides, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from math import lcm
+
+import torch.fx as fx
+
+from padrewrite.analyses.analysis import Finding
+from padrewrite.analyses.findings.codes import axes_text, finding, names
+from padrewrite.analyses.layout import Origin
+from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.scene import Scene, place
+from padrewrite.analyses.sizes import MOST_RESIDUES, SizeForm
+from padrewrite.graph import Graph, Site
+from padrewrite.ops.axis import Shift, Slide
+from padrewrite.ops.conv import Conv, TransposedConv
+from padrewrite.ops.following import axis_of
+from padrewrite.ops.step import shape_of
+
+
+def half_pixel_shifts(graph: Graph, scene: Scene | None) -> Iterator[Finding]:
+    """Stride 1 and an odd d(k-1): no padding can centre the window ([C2sp] Section 3)."""
+    for site in graph.convs():
+        if not isinstance(site.op, Conv):
+            continue
+        windows = [axis_of(site.op, a) for a in range(site.op.window.rank)]
+        slides = [w for w in windows if isinstance(w, Slide)]
+        axes = [a for a, w in enumerate(slides) if w.stride == 1 and w.reach % 2]
+        if axes:
+            yield _half_pixel(site, slides, axes, scene)
+
+
+def _half_pixel(site: Site, slides: Sequence[Slide], axes: list[int], scene: Scene | None) -> Finding:
+    shifts = [Fraction(slides[a].reach, 2) - slides[a].lo for a in axes]
+    message = f"every output sits {_px(shifts)} off what it reads{axes_text(axes, len(slides))}"
+    phases = [] if scene is None else [scene.phases.of(scene.node(site), scene.dims(site)[a]) for a in axes]
+    centred = [p.centred for p in phases if p is not None]
+    if centred and len(centred) == len(axes):
+        message += f"; with all before it {_px(centred)} of the input"
+    assert isinstance(site.op, Conv)
+    depthwise = site.op.groups == site.op.in_channels and site.op.groups > 1
+    return finding(
+        "half-pixel-shift",
+        site.id,
+        message,
+        {"axes": axes, "shift": [str(s) for s in shifts], "centred": [str(c) for c in centred]},
+        cure=None if depthwise else "symmetric-even",
+        source=site.source,
+    )
+
+
+def _px(amounts: Sequence[Fraction]) -> str:
+    texts = list(dict.fromkeys(f"{'+' if a > 0 else ''}{a}" for a in amounts))
+    return " and ".join(texts) + " px"
+
+
+def misaligned_merges(scene: Scene) -> Iterator[Finding]:
+    """Branches of one merge with different phases."""
+    by_node: dict[fx.Node, list[int]] = {}
+    found = {(m.node, m.dim): m for m in scene.phases.misaligned}
+    for node, dim in found:
+        sources = [read.dims[dim] for read in scene.layout.steps[node].reads]
+        if not any(isinstance(s, tuple) and isinstance(s[1], Shift) for s in sources):
+            by_node.setdefault(node, []).append(dim)
+    for node, dims in by_node.items():
+        first = found[node, dims[0]]
+        step = scene.layout.steps[node]
+        if first.apart is not None:
+            what = f"{step.name} joins branches that sit {first.apart} input px apart"
+        else:
+            scales = " and ".join(str(s) for s in dict.fromkeys(scale for scale, _ in first.phases))
+            what = f"{step.name} joins branches with {scales} input px per position"
+        phases = [{"scale": str(s), "offset": str(o)} for s, o in first.phases]
+        numbers = {"dims": dims, "phases": phases, "apart": None if first.apart is None else str(first.apart)}
+        yield finding("misaligned-merge", place(node, scene), what, numbers, source=node.meta.get("source"))
+
+
+def shifted_outputs(scene: Scene) -> Iterator[Finding]:
+    """Outputs as large as the input that do not sit on its pixels."""
+    for index, node in enumerate(scene.layout.outputs):
+        axes = scene.layout.axes.get(node, ())
+        off: list[tuple[int, AxisPhase]] = []
+        for d, axis in enumerate(axes):
+            phase = scene.phases.of(node, d) if isinstance(axis, Origin) else None
+            same = isinstance(axis, Origin) and axis in scene.tracked and _input_size(scene, axis) == shape_of(node)[d]
+            if phase is not None and same and (phase.scale, phase.offset) != (1, 0):
+                off.append((d, phase))
+        if off:
+            yield _shifted(index, node, off, scene)
+
+
+def _shifted(index: int, node: fx.Node, off: list[tuple[int, AxisPhase]], scene: Scene) -> Finding:
+    d, phase = off[0]
+    if phase.scale == 1:
+        what = f"output {index} sits {_px([phase.offset])} off the input's pixels"
+    else:
+        end = phase.scale * (shape_of(node)[d] - 1) + phase.offset
+        what = f"output {index} has {phase.scale} input px per pixel: it covers {phase.offset} to {end} of the input"
+    numbers = {
+        "output": index,
+        "dims": [dim for dim, _ in off],
+        "phases": [{"scale": str(p.scale), "offset": str(p.offset)} for _, p in off],
+    }
+    return finding("shifted-output", place(node, scene), what, numbers, source=node.meta.get("source"))
+
+
+def _input_size(scene: Scene, axis: Origin) -> int:
+    return shape_of(scene.layout.inputs[axis.input])[axis.dim]
+
+
+def uneven_overlaps(graph: Graph) -> Iterator[Finding]:
+    """Transposed convolutions whose outputs get unequal numbers of taps (Odena et al. 2016)."""
+    for site in graph.convs():
+        if not isinstance(site.op, TransposedConv):
+            continue
+        w = site.op.window
+        counts: dict[int, list[int]] = {}
+        for a, (k, s, d) in enumerate(zip(w.kernel, w.stride, w.dilation)):
+            per = [sum((o - t * d) % s == 0 for t in range(k)) for o in range(s)]
+            if min(per) != max(per):
+                counts[a] = per
+        if counts:
+            least, most = min(map(min, counts.values())), max(map(max, counts.values()))
+            what = f"neighbouring outputs get {least} to {most} of its taps{axes_text(list(counts), w.rank)}"
+            by_hand = "a kernel that is a multiple of the stride, or resize and convolve"
+            numbers = {"taps": {str(a): per for a, per in counts.items()}}
+            yield finding("uneven-overlap", site.id, f"{what}; {by_hand}", numbers, source=site.source)
+
+
+def uneven_padding(scene: Scene) -> Iterator[Finding]:
+    """Padding that the stride leaves unread on one side (Alsallakh et al. 2021), and the nearest sizes without it."""
+    by_origin: dict[Origin, list[tuple[fx.Node, Slide, SizeForm | None, int]]] = {}
+    for node, step in scene.layout.steps.items():
+        for read in step.reads:
+            for d, source in enumerate(read.dims):
+                axis = scene.layout.axes[node][d]
+                if isinstance(source, tuple) and isinstance(source[1], Slide) and isinstance(axis, Origin):
+                    window, n = source[1], shape_of(read.node)[source[0]]
+                    if window.stride > 1 and max(window.lo, window.hi) > 0 and axis in scene.tracked:
+                        form = scene.sizes.of(read.node, source[0])
+                        by_origin.setdefault(axis, []).append((node, window, form, n))
+    alike: dict[tuple[int, tuple[fx.Node, ...], tuple[int, ...] | None], list[Origin]] = {}
+    for axis, windows in by_origin.items():
+        uneven = tuple(node for node, window, _, n in windows if _is_uneven(window, n))
+        if uneven:
+            alike.setdefault((_input_size(scene, axis), uneven, _nearest_even(axis, windows, scene)), []).append(axis)
+    for (size, uneven, nearest), axes in alike.items():
+        sites = tuple(dict.fromkeys(place(node, scene) for node in uneven))
+        message = f"at size {size} along {_dims(axes)}, {len(sites)} strided windows pad unevenly"
+        if nearest is not None:
+            message += f"; none would at {' or '.join(map(str, nearest))}" if nearest else "; no size near avoids it"
+        numbers = {"inputs": [[a.input, a.dim] for a in axes], "size": size, "nearest": list(nearest or ())}
+        source = next((node.meta.get("source") for node in uneven), None)
+        yield finding("uneven-padding", "(model)", message, numbers, source=source, sites=sites)
+
+
+def _dims(axes: Sequence[Origin]) -> str:
+    one = len({axis.input for axis in axes}) == 1 and axes[0].input == 0
+    texts = [f"{axis.dim}" if one else f"{axis.dim} of input {axis.input}" for axis in axes]
+    return f"input dimension{'s' * (len(axes) > 1)} {' and '.join(texts)}"
+
+
+def _is_uneven(window: Slide, n: int) -> bool:
+    return window.hi - window.unread(n) != window.lo
+
+
+def _nearest_even(
+    axis: Origin, windows: Sequence[tuple[fx.Node, Slide, SizeForm | None, int]], scene: Scene
+) -> tuple[int, ...] | None:
+    """The nearest smaller and larger sizes at which every window pads evenly and the model runs; None: not known."""
+    known = [(window, form) for _, window, form, _ in windows if form is not None]
+    if len(known) < len(windows):
+        return None
+    size = _input_size(scene, axis)
+    period = min(lcm(*(form.period * window.stride for window, form in known)), MOST_RESIDUES)
+    needs = [(a, b) for node, d, a, b in scene.sizes.requirements if scene.layout.axes[node][d] == axis]
+
+    def fits(other: int) -> bool:
+        sizes = [(window, form.at(other)) for window, form in known]
+        runs = all(n > 0 and window.size(n) > 0 for window, n in sizes)
+        runs = runs and all(a.at(other) == b.at(other) for a, b in needs)
+        return runs and not any(_is_uneven(window, n) for window, n in sizes)
+
+    below = next((n for n in range(size - 1, max(0, size - period - 1), -1) if fits(n)), None)
+    above = next((n for n in range(size + 1, size + period + 1) if fits(n)), None)
+    return tuple(n for n in (below, above) if n is not None)
+
+
+def size_requirements(scene: Scene) -> Iterator[Finding]:
+    """Merges whose operands have equal sizes for some input sizes only."""
+    by_axis: dict[Origin, list[tuple[fx.Node, SizeForm, SizeForm]]] = {}
+    for node, d, a, b in scene.sizes.requirements:
+        axis = scene.layout.axes[node][d]
+        if isinstance(axis, Origin):
+            by_axis.setdefault(axis, []).append((node, a, b))
+    alike: dict[tuple[int, tuple[int, ...], tuple[str, ...]], list[Origin]] = {}
+    for axis, needs in by_axis.items():
+        period = lcm(*(lcm(a.period, b.period) for _, a, b in needs))
+        if period <= MOST_RESIDUES:
+            bad = {r for _, a, b in needs for r in range(period) if r % lcm(a.period, b.period) in a.unequal(b)}
+            sites = tuple(dict.fromkeys(place(node, scene) for node, _, _ in needs))
+            alike.setdefault((period, tuple(r for r in range(period) if r not in bad), sites), []).append(axis)
+    for (period, good, sites), axes in alike.items():
+        what = f"needs {_residues(good, period)}" if good else "can only be the recorded one"
+        message = f"the size along {_dims(axes)} {what}, for {names(sites)} to join equal sizes"
+        numbers = {"inputs": [[a.input, a.dim] for a in axes], "period": period, "residues": list(good)}
+        yield finding("size-requirement", "(model)", message, numbers, sites=sites)
+
+
+def _residues(good: Sequence[int], period: int) -> str:
+    if list(good) == [0]:
+        return f"to be a multiple of {period}"
+    shown = ", ".join(map(str, good[:6])) + (", ..." if len(good) > 6 else "")
+    return f"to be {shown} modulo {period}"
+

@@ -1,0 +1,46 @@
+"""The codes of findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from padrewrite.analyses.analysis import Finding, Severity
+
+CODES: Mapping[str, tuple[Severity, str]] = {
+    "gridding": ("warning", "a dilated chain leaves holes, even with the convolutions that lead into it"),
+    "misaligned-merge": ("warning", "an add or concat joins branches that sit on different coordinates"),
+    "half-pixel-shift": ("warning", "an even reach at stride 1 moves every output by half a pixel"),
+    "shifted-output": ("warning", "an output of the input's size does not sit on the input's pixels"),
+    "padded-weights": ("warning", "fewer than half of a convolution's weights meet real input"),
+    "degenerate-kernel": ("warning", "some taps of a kernel never see the input at this size"),
+    "blind-outputs": ("warning", "some outputs of a convolution see nothing but padding"),
+    "dead-positions": ("warning", "a quarter or more of a tensor is computed and never read"),
+    "uneven-overlap": ("warning", "a transposed convolution overlaps unevenly: a checkerboard"),
+    "weak-gridding": ("note", "a dilated chain leaves holes by itself; the convolutions before it fill them"),
+    "uneven-padding": ("note", "strided windows read more padding on one side than on the other at this size"),
+    "zero-border": ("note", "made-up zeros enter at the border"),
+    "padded-average": ("note", "an average pool counts padding zeros"),
+    "oversized-kernel": ("note", "a large dense kernel that a separable one could stand in for"),
+    "size-requirement": ("note", "the model runs at some input sizes only"),
+    "reasoning-ended": ("note", "positions are not followed past some call"),
+}
+"""Every code: its severity, and what it means."""
+
+
+def finding(code: str, site: str, message: str, numbers: Mapping[str, Any], **rest: Any) -> Finding:
+    """A finding with its code's severity."""
+    return Finding(code, site, message, CODES[code][0], numbers, **rest)
+
+
+def names(sites: list[str] | tuple[str, ...], most: int = 3) -> str:
+    """A few of ``sites``, and how many more there are."""
+    shown = ", ".join(sites[:most])
+    return shown if len(sites) <= most else f"{shown} and {len(sites) - most} more"
+
+
+def axes_text(axes: list[int] | tuple[int, ...], rank: int) -> str:
+    """``along axis 0``, or nothing where all axes are meant."""
+    if len(axes) == rank:
+        return ""
+    return f" along axis {', '.join(map(str, axes))}"

@@ -1,0 +1,96 @@
+"""Findings about what is read: gridding, positions that nobody reads, kernels larger than they need to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from math import prod
+
+import torch.fx as fx
+
+from padrewrite.analyses.analysis import Finding
+from padrewrite.analyses.chains import Chain, Gridding
+from padrewrite.analyses.findings.codes import axes_text, finding, names
+from padrewrite.analyses.scene import Scene, place
+from padrewrite.graph import Graph
+from padrewrite.ops.conv import Conv
+
+LARGE = 7
+"""Kernels from this size on are worth a separable one ([GCN])."""
+WASTE = 0.25
+
+
+def gridding(scene: Scene) -> Iterator[Finding]:
+    """Dilated chains with holes: with their lead-in (a warning), or only by themselves (a note)."""
+    for chain in scene.chains:
+        rank = len(scene.dims(scene.graph.sites[chain.sites[0]]))
+        where = axes_text(chain.axes, rank)
+        if not chain.with_lead_in.hole_free:
+            what = f"rates {_list(chain.with_lead_in)}{where} leave holes{_apart(chain.with_lead_in, len(chain.axes))}"
+            yield _gridding("gridding", chain, what, scene)
+        elif not chain.alone.hole_free:
+            alone = f"rates {_list(chain.alone)}{where} leave holes by themselves{_apart(chain.alone, len(chain.axes))}"
+            filled = f"the {len(chain.lead_in)} convolutions of rate 1 before them fill these (score "
+            what = f"{alone}; {filled}{chain.with_lead_in.score:.2g})"
+            yield _gridding("weak-gridding", chain, what, scene)
+
+
+def _gridding(code: str, chain: Chain, what: str, scene: Scene) -> Finding:
+    numbers = {
+        "axes": list(chain.axes),
+        "rates": list(chain.rates),
+        "m2": chain.m2,
+        "score": round(chain.gridding_score, 6),
+        "with_lead_in": {"rates": list(chain.with_lead_in.rates), "score": round(chain.with_lead_in.score, 6)},
+    }
+    first = scene.graph.sites[chain.sites[0]]
+    return finding(code, first.id, what, numbers, cure="hybrid-dilation", source=first.source, sites=chain.sites)
+
+
+def _list(numbers: Gridding) -> str:
+    """1(x4),2(x6): runs of equal rates as rate and times."""
+    runs = [(rate, len(list(group))) for rate, group in groupby(numbers.rates)]
+    return ",".join(str(rate) if many == 1 else f"{rate}(x{many})" for rate, many in runs)
+
+
+def _apart(numbers: Gridding, axes: int) -> str:
+    apart = f": {numbers.networks**axes} networks that never share an input" if numbers.networks > 1 else ""
+    return f"{apart} (score {numbers.score:.2g})"
+
+
+def dead_positions(scene: Scene) -> Iterator[Finding]:
+    """Tensors that are computed in part for nothing."""
+    for node, share in scene.waste.items():
+        if share < WASTE or scene.layout.steps[node].kind in ("constant", "crop", "reshape", "pad", "barrier"):
+            continue
+        readers = [place(user, scene) for user in scene.layout.users[node]]
+        sites = tuple(dict.fromkeys(readers))
+        what = f"{share:.0%} of the positions of {place(node, scene)} are computed and read by nothing"
+        message = f"{what}: {names(sites)} {'skip' if len(sites) > 1 else 'skips'} them"
+        numbers = {"share": round(share, 6), "tensor": place(node, scene)}
+        yield finding("dead-positions", sites[0], message, numbers, source=_source(node), sites=sites)
+
+
+def _source(node: fx.Node) -> str | None:
+    return node.meta.get("source")
+
+
+def oversized(graph: Graph) -> Iterator[Finding]:
+    """Dense kernels of 7 and more along two axes at stride 1."""
+    for site in graph.convs():
+        op = site.op
+        if not isinstance(op, Conv) or op.groups == op.in_channels > 1:
+            continue
+        large = [a for a, (k, s) in enumerate(zip(op.kernel, op.stride)) if k >= LARGE and s == 1]
+        if len(large) < 2:
+            continue
+        weights = op.out_channels * op.in_channels // op.groups * prod(op.kernel)
+        k = max(op.kernel)
+        middle = op.out_channels
+        separable = 2 * k * middle * (op.in_channels + op.out_channels)
+        if separable >= weights:
+            continue
+        shape = "x".join(map(str, op.kernel))
+        message = f"{shape} with {weights:,} weights; separable with {middle} middle channels: {separable:,}"
+        numbers = {"weights": weights, "separable": separable}
+        yield finding("oversized-kernel", site.id, message, numbers, cure="separable-kernel", source=site.source)

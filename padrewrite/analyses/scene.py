@@ -1,0 +1,122 @@
+"""All analyses of one recorded model, made once and asked by records and findings alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch.fx as fx
+
+from padrewrite.analyses.border import Borders, Clean
+from padrewrite.analyses.chains import Chain, find_chains
+from padrewrite.analyses.fields import Fields
+from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
+from padrewrite.analyses.phases import Phases
+from padrewrite.analyses.sizes import Sizes
+from padrewrite.analyses.support import Supports
+from padrewrite.analyses.usage import AxisUse, use_of
+from padrewrite.analyses.waste import wasted
+from padrewrite.graph import Graph, Site
+from padrewrite.ops.axis import Slide
+from padrewrite.ops.following import axis_of
+from padrewrite.ops.step import shape_of
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A recorded model and everything that is known of its positions."""
+
+    graph: Graph
+
+    @cached_property
+    def layout(self) -> Layout:
+        return read_layout(self.graph)
+
+    @cached_property
+    def nodes(self) -> list[fx.Node]:
+        """The call of every site."""
+        return list(self.layout.sites.values())
+
+    @cached_property
+    def phases(self) -> Phases:
+        return Phases(self.layout)
+
+    @cached_property
+    def fields(self) -> Fields:
+        return Fields(self.layout)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        return Sizes(self.layout)
+
+    @cached_property
+    def tracked(self) -> tuple[Origin, ...]:
+        """The input dimensions that some convolution slides over."""
+        axes = (self.layout.axes[self.node(site)][d] for site in self.graph.convs() for d in self.dims(site))
+        return tuple(dict.fromkeys(axis for axis in axes if isinstance(axis, Origin)))
+
+    @cached_property
+    def supports(self) -> Supports:
+        return Supports(self.layout, self.tracked, self.nodes)
+
+    @cached_property
+    def borders(self) -> Borders:
+        return Borders(self.layout, self.nodes)
+
+    @cached_property
+    def partial_borders(self) -> Borders:
+        return Borders(self.layout, self.nodes, "mean")
+
+    @cached_property
+    def clean(self) -> Clean:
+        return Clean(self.layout)
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        return find_chains(self.layout)
+
+    @cached_property
+    def waste(self) -> dict[fx.Node, float]:
+        return dict(wasted(self.layout))
+
+    def node(self, site: Site) -> fx.Node:
+        return self.layout.sites[site.id]
+
+    def dims(self, site: Site) -> range:
+        """The spatial dimensions of a site's output."""
+        rank = len(shape_of(self.node(site)))
+        return range(rank - site.op.window.rank, rank)
+
+    def axes(self, site: Site) -> tuple[Axis, ...]:
+        """What its spatial dimensions carry."""
+        return tuple(self.layout.axes[self.node(site)][d] for d in self.dims(site))
+
+    def sizes_in(self, site: Site) -> tuple[int, ...] | None:
+        """Sizes of what the site reads along its spatial axes, before explicit pads."""
+        return site.input_shape[-site.op.window.rank :] if site.input_shape else None
+
+    def uses(self, site: Site) -> tuple[AxisUse, ...] | None:
+        """How its taps meet its input; None for transposed convolutions."""
+        sizes = self.sizes_in(site)
+        windows = [axis_of(site.op, a) for a in range(site.op.window.rank)]
+        slides = [w for w in windows if isinstance(w, Slide)]
+        if sizes is None or len(slides) < len(windows):
+            return None
+        return tuple(use_of(window, n) for window, n in zip(slides, sizes))
+
+    def ended(self, site: Site) -> str | None:
+        """Why the positions of a site are not known."""
+        lost = next((axis.reason for axis in self.axes(site) if isinstance(axis, Lost)), None)
+        if lost is None and any(axis is None for axis in self.axes(site)):
+            return BEHIND_POOL
+        return lost
+
+
+BEHIND_POOL = "it reads nothing that has a position: a global pool or a constant"
+
+
+def place(node: fx.Node, scene: Scene) -> str:
+    """The name of a call: its site id, or the module that makes it and the function."""
+    site = next((s for s, n in scene.layout.sites.items() if n is node), None)
+    step = scene.layout.steps.get(node)
+    return site or f"{node.meta.get('fqn') or '(root)'}#{step.name if step else node.name}"

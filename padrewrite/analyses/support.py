@@ -1,0 +1,204 @@
+"""Support: the exact set of input positions that can reach an output, over the whole graph.
+
+A chain of windows reaches a product of one set per axis. Merges make unions, and a union of products is in general not
+a product, so a support is a list of products (terms) of which none contains another. What arrives through a global
+pool or a norm's statistics is kept apart, as context: it reaches everything and would hide the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import torch.fx as fx
+
+from padrewrite.analyses.layout import Layout, Origin
+from padrewrite.analyses.reach import Reaches, Rows, Set, count, members
+from padrewrite.ops.axis import Whole
+from padrewrite.ops.step import Read, shape_of
+
+MOST_TERMS = 96
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What reaches along one input dimension: rows over a dimension of the tensor, or one set for all of it."""
+
+    dim: int | None
+    rows: Rows
+    """One set per position of ``dim``; a single one if ``dim`` is None."""
+
+    def at(self, index: Sequence[int]) -> Set:
+        return self.rows[0 if self.dim is None else index[self.dim]]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A product of sets over the tracked dimensions of one input."""
+
+    input: int
+    factors: tuple[Factor, ...]
+    """One per tracked dimension of the input, in the order of the dimensions."""
+    context: bool = False
+    """It arrived through a global pool, a norm's statistics or a call that regroups positions."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Everything that reaches a tensor."""
+
+    terms: tuple[Term, ...]
+    unknown: str | None = None
+    """Why the terms are not the whole truth, or an upper bound of it."""
+
+    @property
+    def local(self) -> tuple[Term, ...]:
+        return tuple(term for term in self.terms if not term.context)
+
+
+class Supports:
+    """Supports of all tensors of a layout, each freed after its last use unless it is in ``keep``."""
+
+    def __init__(self, layout: Layout, tracked: Sequence[Origin], keep: Sequence[fx.Node]) -> None:
+        """
+        Args:
+            tracked: the input dimensions to follow.
+            keep: tensors whose support will be asked for.
+        """
+        self.tracked: dict[int, tuple[int, ...]] = {}
+        for origin in sorted(tracked, key=lambda o: (o.input, o.dim)):
+            self.tracked[origin.input] = (*self.tracked.get(origin.input, ()), origin.dim)
+        self._reaches = Reaches()
+        self._layout = layout
+        self._kept: dict[fx.Node, Support] = {}
+        self._follow(set(keep))
+
+    def of(self, node: fx.Node) -> Support:
+        """The support of a tensor named in ``keep``."""
+        return self._kept[node]
+
+    def _follow(self, keep: set[fx.Node]) -> None:
+        last = {read.node: node for node, step in self._layout.steps.items() for read in step.reads}
+        alive: dict[fx.Node, Support] = {n: self._start(i, n) for i, n in enumerate(self._layout.inputs)}
+        for node, step in self._layout.steps.items():
+            alive[node] = self._merge([self._read(read, alive[read.node]) for read in step.reads], node)
+            if node in keep:
+                self._kept[node] = alive[node]
+            for read in step.reads:
+                if last[read.node] is node:
+                    alive.pop(read.node, None)
+        self._kept.update({node: alive[node] for node in keep if node in alive})
+
+    def _start(self, index: int, node: fx.Node) -> Support:
+        dims = self.tracked.get(index, ())
+        shape = node.meta.get("shape", ())
+        return Support((Term(index, tuple(Factor(d, self._reaches.start(shape[d])) for d in dims)),) if dims else ())
+
+    def _read(self, read: Read, given: Support) -> Support:
+        places = {source[0]: (d, source[1]) for d, source in enumerate(read.dims) if isinstance(source, tuple)}
+        terms = [self._through(term, places, read) for term in given.terms]
+        if read.pooled:
+            pooled = {d: place for d, place in places.items() if d not in read.pooled}
+            terms += [self._through(term, pooled, read) for term in given.terms]
+        return Support(tuple(terms), given.unknown or self._layout.lost(read.node))
+
+    def _through(self, term: Term, places: Mapping[int, tuple[int, object]], read: Read) -> Term:
+        factors: list[Factor] = []
+        context = term.context
+        shape = shape_of(read.node)
+        for factor in term.factors:
+            place = None if factor.dim is None else places.get(factor.dim)
+            if factor.dim is None:
+                factors.append(factor)
+            elif place is None or isinstance(place[1], Whole):
+                context = context or shape[factor.dim] > 1
+                factors.append(Factor(None, (self._reaches.whole(factor.rows),)))
+            else:
+                rows = self._reaches.through(place[1], factor.rows, shape[factor.dim])  # pyright: ignore[reportArgumentType]
+                factors.append(Factor(place[0], rows))
+        return Term(term.input, tuple(factors), context)
+
+    def _merge(self, parts: Sequence[Support], node: fx.Node) -> Support:
+        kept: list[Term] = []
+        for term in dict.fromkeys(term for part in parts for term in part.terms):
+            if not any(self._covers(other, term) for other in kept):
+                kept = [other for other in kept if not self._covers(term, other)] + [term]
+        unknown = next((part.unknown for part in parts if part.unknown), None) or self._layout.lost(node)
+        if len(kept) > MOST_TERMS:
+            return Support((), f"more than {MOST_TERMS} branches that do not contain each other")
+        return Support(tuple(kept), unknown)
+
+    def _covers(self, large: Term, small: Term) -> bool:
+        if large.input != small.input or large.context != small.context:
+            return False
+        for a, b in zip(large.factors, small.factors):
+            if a.dim is None and b.dim is not None:
+                if not self._reaches.cover(a.rows * len(b.rows), b.rows):
+                    return False
+            elif a.dim != b.dim or not self._reaches.cover(a.rows, b.rows):
+                return False
+        return True
+
+
+def positions(terms: Sequence[Term], index: Sequence[int]) -> set[tuple[int, ...]]:
+    """The input positions (one coordinate per tracked dimension) that reach position ``index``."""
+    found: set[tuple[int, ...]] = set()
+    for term in terms:
+        found.update(product(*(members(factor.at(index)) for factor in term.factors)))
+    return found
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The local support of one output position."""
+
+    extents: tuple[int, ...]
+    """From the first to the last input position per axis, inside the input."""
+    count: int
+    """Input positions that reach it."""
+
+    @property
+    def share(self) -> float:
+        """Positions that reach it, of all in the rectangle around them."""
+        return self.count / prod(self.extents) if prod(self.extents) else 0.0
+
+    @property
+    def holes(self) -> int:
+        """Positions in the rectangle that do not reach it."""
+        return prod(self.extents) - self.count
+
+
+def reached(terms: Sequence[Term], index: Sequence[int]) -> Reached:
+    """Counts the union of ``terms`` at position ``index`` exactly (by lines of the last axis)."""
+    boxes = [[factor.at(index) for factor in term.factors] for term in terms]
+    boxes = [box for box in boxes if all(s[1] for s in box)]
+    if not boxes:
+        return Reached((0,) * (len(terms[0].factors) if terms else 0), 0)
+    extents: list[int] = []
+    for axis in range(len(boxes[0])):
+        low = min(box[axis][0] + (box[axis][1] & -box[axis][1]).bit_length() - 1 for box in boxes)
+        high = max(box[axis][0] + box[axis][1].bit_length() - 1 for box in boxes)
+        extents.append(high - low + 1)
+    if len(boxes) == 1:
+        return Reached(tuple(extents), prod(count(s) for s in boxes[0]))
+    return Reached(tuple(extents), _count_union(boxes))
+
+
+def _count_union(boxes: list[list[Set]]) -> int:
+    """Positions in a union of products, by cutting along the first axis."""
+    if len(boxes[0]) == 1:
+        start = min(box[0][0] for box in boxes)
+        bits = 0
+        for ((at, mine),) in boxes:
+            bits |= mine << (at - start)
+        return bits.bit_count()
+    lines: dict[int, list[int]] = {}
+    for number, box in enumerate(boxes):
+        for position in members(box[0]):
+            lines.setdefault(position, []).append(number)
+    groups: dict[tuple[int, ...], int] = {}
+    for numbers in lines.values():
+        groups[tuple(numbers)] = groups.get(tuple(numbers), 0) + 1
+    return sum(many * _count_union([boxes[i][1:] for i in numbers]) for numbers, many in groups.items())

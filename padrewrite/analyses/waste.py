@@ -1,0 +1,51 @@
+"""Computed for nothing: positions of a tensor that no later call reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.fx as fx
+
+from padrewrite.analyses.layout import Layout
+from padrewrite.ops.axis import AxisMap, Same
+from padrewrite.ops.step import Read, shape_of
+
+
+def unread_share(layout: Layout, node: fx.Node) -> float:
+    """Share of the positions of ``node`` that none of its readers reads: 0.75 before 1x1 convolutions of stride 2."""
+    spatial, shape = layout.spatial(node), shape_of(node)
+    reads = [r for user in layout.users.get(node, ()) for r in layout.steps[user].reads if r.node is node]
+    if node in layout.outputs or not reads or not spatial:
+        return 0.0
+    axes = [[_read(read, d, shape[d]) for d in spatial] for read in reads]
+    if any(all(axis is None for axis in one) for one in axes):
+        return 0.0
+    live = torch.zeros([shape[d] for d in spatial], dtype=torch.bool)
+    for one in axes:
+        mine = torch.ones_like(live)
+        for place, axis in enumerate(one):
+            if axis is not None:
+                mine &= axis.reshape([-1 if d == place else 1 for d in range(len(one))])
+        live |= mine
+    return 1 - float(live.double().mean())
+
+
+def _read(read: Read, dim: int, n: int) -> torch.Tensor | None:
+    """Which positions along ``dim`` are read; None if all are."""
+    found = next((s[1] for s in read.dims if isinstance(s, tuple) and s[0] == dim), None)
+    if found is None or isinstance(found, Same) or read.pooled:
+        return None
+    flags = torch.zeros(n, dtype=torch.bool)
+    flags[_positions(found, n)] = True
+    return None if bool(flags.all()) else flags
+
+
+def _positions(axis: AxisMap, n: int) -> list[int]:
+    return sorted({p for row in axis.reads(n) for p in row})
+
+
+def wasted(layout: Layout) -> Mapping[fx.Node, float]:
+    """Every tensor of which some positions are computed for nothing, with their share."""
+    shares = {node: unread_share(layout, node) for node in layout.steps}
+    return {node: share for node, share in shares.items() if share > 0}

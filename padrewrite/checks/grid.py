@@ -1,0 +1,64 @@
+"""The grid contract, end to end: what the original computes stands in the new result, on a grid, at every position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+
+from padrewrite.checks.compare import Comparison
+from padrewrite.contracts import Contract, Evidence
+from padrewrite.plans import GridStage
+from padrewrite.recording.execute import execute, state_of
+from padrewrite.recording.inputs import Inputs
+from padrewrite.recording.preserve import preserved
+from padrewrite.recording.trace import trace
+from padrewrite.writing.copying import copy_model
+from padrewrite.writing.write import write
+
+
+def check_grid(original: nn.Module, stage: GridStage, inputs: Inputs, tolerance: float) -> list[Evidence]:
+    """Runs both models in float64 and compares the output of every convolution that is promised a grid.
+
+    ``new[..., ::s] == old`` at all positions, borders included; batch norms use their running statistics.
+    """
+    old = _outputs(_rewritten(original, stage.before), inputs, set(stage.factors))
+    new = _outputs(_rewritten(original, stage.after), inputs, set(stage.factors))
+    found: list[Evidence] = []
+    for site, factors in stage.factors.items():
+        comparison = Comparison(tolerance)
+        if site in old and site in new:
+            for before, after in zip(old[site], new[site], strict=True):
+                comparison.add(after[(..., *(slice(None, None, f) for f in factors))], before)
+        found.append(comparison.evidence(site, str(Contract.grid(factors))))
+    return found
+
+
+def _rewritten(original: nn.Module, edits: Any) -> nn.Module:
+    copied = copy_model(original).eval()
+    write(copied, edits)
+    return copied
+
+
+def _outputs(model: nn.Module, inputs: Inputs, wanted: set[str]) -> dict[str, list[Tensor]]:
+    """The outputs of chosen convolution calls, in float64."""
+    graph = trace(model, inputs)
+    assert graph.nodes is not None
+    nodes = {graph.node_of(site): site for site in wanted if site in graph.sites}
+    kept: dict[str, list[Tensor]] = {}
+
+    def keep(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if node not in nodes:
+            return NotImplemented
+        target: Any = node.target
+        result = target(*args, **kwargs)
+        kept.setdefault(nodes[node], []).append(result)
+        return result
+
+    given = state_of(model, graph.constants)
+    state = {k: v.detach().double() if v.is_floating_point() else v for k, v in given.items()}
+    with preserved(model), torch.no_grad():
+        execute(graph.nodes, state, inputs.double().tensors, keep)
+    return kept

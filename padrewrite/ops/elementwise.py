@@ -1,0 +1,85 @@
+"""Calls that leave every position where it is, and norms, which read statistics besides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from padrewrite.ops.step import Called, Read, Reader, Step, barrier, elementwise, same, shape_of, tensors
+
+_ACTIVATIONS = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid"),
+    *("hardtanh", "hardshrink", "softshrink", "tanhshrink", "sigmoid", "tanh", "softplus", "softsign", "logsigmoid"),
+    *("prelu", "rrelu", "threshold", "erf", "erfc", "swish"),
+)
+_DROPOUTS = (
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"),
+    "feature_alpha_dropout",
+)
+_ARITHMETIC = (
+    *("add", "radd", "iadd", "sub", "rsub", "isub", "subtract", "mul", "rmul", "imul", "multiply", "div", "idiv"),
+    *("truediv", "rtruediv", "itruediv", "true_divide", "divide", "floordiv", "floor_divide", "mod", "remainder"),
+    *("fmod", "pow", "rpow", "ipow", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p", "log2"),
+    *("sin", "cos", "tan", "atan", "atan2", "neg", "negative", "pos", "abs", "absolute", "sign", "round", "floor"),
+    *("ceil", "trunc", "frac", "clamp", "clip", "clamp_min", "clamp_max", "maximum", "minimum", "fmax", "fmin"),
+    *("where", "lerp", "addcmul", "addcdiv", "logaddexp", "masked_fill", "nan_to_num", "isnan", "isfinite", "copysign"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "logical_xor"),
+    *("and", "or", "xor", "invert", "bitwise_and", "bitwise_or", "bitwise_not"),
+)
+_CASTS = (
+    *("to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "bool", "clone", "contiguous"),
+    *("detach", "alias", "cpu", "cuda", "requires_grad", "positive", "identity", "checkpoint", "as_subclass"),
+    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
+)
+_PER_CHANNEL = ("batch_norm", "local_response_norm", "channel_shuffle", "native_channel_shuffle")
+
+
+def _norm(call: Called) -> Step:
+    """group, instance and layer norm: a position reads itself, and all positions through the statistics."""
+    step = elementwise(replace(call), "norm")
+    read = step.reads[0]
+    rank = len(call.shape)
+    first = 2
+    if call.name == "layer_norm":
+        first = rank - len(call.get(1, "normalized_shape"))
+    pooled = tuple(range(first, rank)) if call.name != "layer_norm" or first < rank - 1 else ()
+    return replace(step, kind="norm", reads=(replace(read, pooled=pooled), *step.reads[1:]))
+
+
+def _along(call: Called) -> Step:
+    """softmax, glu, normalize, cumsum: one dimension is read as a whole, the others in place."""
+    rank = len(shape_of(call.x))
+    index, default = {"normalize": (2, 1), "glu": (1, -1)}.get(call.name, (1, None))
+    dim = call.get(index, "dim", default)
+    if dim is None:
+        return barrier(call, f"{call.name} without dim")
+    chosen = {int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else [dim])}
+    dims = tuple(None if d in chosen else source for d, source in enumerate(same(call.x)))
+    return Step("pointwise", call.name, (Read(call.x, dims),))
+
+
+def _linear(call: Called) -> Step:
+    kept = range(len(call.shape) - 1)
+    return Step("pointwise", call.name, (Read(call.x, same(call.x, kept)),))
+
+
+def _max(call: Called) -> Step:
+    from padrewrite.ops.reshaping import READERS as reshaping
+
+    pairs = list(tensors(call.node))
+    return elementwise(call) if len(pairs) > 1 else reshaping[call.name](call)
+
+
+def _fresh(call: Called) -> Step:
+    """A tensor made from nothing but a shape or a type: it reads no position."""
+    return Step("constant", call.name, ())
+
+
+READERS: dict[str, Reader] = {
+    **dict.fromkeys((*_ACTIVATIONS, *_DROPOUTS, *_ARITHMETIC, *_CASTS, *_PER_CHANNEL), elementwise),
+    **dict.fromkeys(("group_norm", "instance_norm", "layer_norm"), _norm),
+    **dict.fromkeys(("softmax", "log_softmax", "softmin", "glu", "normalize", "cumsum", "gumbel_softmax"), _along),
+    **dict.fromkeys(("linear",), _linear),
+    **dict.fromkeys(("max", "min"), _max),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty", "zeros", "ones", "full", "arange"), _fresh),
+    **dict.fromkeys(("rand", "randn", "tensor", "linspace", "eye", "new_tensor", "empty", "size", "shape"), _fresh),
+}

@@ -1,0 +1,95 @@
+"""Findings as SARIF 2.1.0 (OASIS standard), for code scanning services and editors.
+
+Each code is a rule, each finding a result. Where the calling line is known it is the physical location, by file name
+as far as the recording knows it; the logical location is the convolution call in the module tree. The pages that
+explain the codes are relative to the project, and ``helpUri`` takes absolute URIs only: ``help`` names them as text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from padrewrite.__about__ import VERSION
+from padrewrite.analyses.analysis import Analysis, Finding
+from padrewrite.analyses.findings import CODES
+from padrewrite.codec import encode
+from padrewrite.reporting.analysis import MODEL, cure_text
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+
+def sarif(analysis: Analysis) -> dict[str, Any]:
+    """A SARIF log with one run; equal for equal analyses."""
+    rules = list(CODES)
+    results = [_result(finding, rules.index(finding.code), analysis) for finding in analysis.findings]
+    driver = {"name": "padrewrite", "version": VERSION, "semanticVersion": VERSION, "rules": [*map(_rule, rules)]}
+    about = {"model": analysis.model, "input": analysis.input, "recorded": analysis.how, "calls": analysis.calls}
+    run = {
+        "tool": {"driver": driver},
+        "results": results,
+        "columnKind": "unicodeCodePoints",
+        "properties": about,
+    }
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _rule(code: str) -> dict[str, Any]:
+    severity, meaning = CODES[code]
+    sentence = _sentence(meaning)
+    page = f"docs/findings/{code}.md"
+    return {
+        "id": code,
+        "name": "".join(word.capitalize() for word in code.split("-")),
+        "shortDescription": {"text": sentence},
+        "help": {"text": f"{sentence} See {page}.", "markdown": f"{sentence} See `{page}`."},
+        "defaultConfiguration": {"level": severity},
+    }
+
+
+def _result(finding: Finding, rule: int, analysis: Analysis) -> dict[str, Any]:
+    others = [site for site in dict.fromkeys(finding.sites) if site != finding.site]
+    related = [{"id": i, **_location(site, _source(site, analysis), analysis)} for i, site in enumerate(others)]
+    return {
+        "ruleId": finding.code,
+        "ruleIndex": rule,
+        "level": finding.severity,
+        "message": {"text": _message(finding)},
+        "locations": [_location(finding.site, finding.source, analysis)],
+        **({"relatedLocations": related} if related else {}),
+        "partialFingerprints": {"codeAndSite/v1": f"{finding.code}@{finding.site}"},
+        "properties": {"numbers": encode(finding.numbers), **({"cure": finding.cure} if finding.cure else {})},
+    }
+
+
+def _message(finding: Finding) -> str:
+    """The site first: that is all a reader may see of the place where the calling line is not known."""
+    place = "" if finding.site == MODEL else f"{finding.site}: "
+    cure = f" Cure: {cure_text(finding.cure)}." if finding.cure else ""
+    return place + _sentence(finding.message) + cure
+
+
+def _source(site: str, analysis: Analysis) -> str | None:
+    record = analysis.sites.get(site)
+    return None if record is None else record.source
+
+
+def _location(site: str, source: str | None, analysis: Analysis) -> dict[str, Any]:
+    file, _, line = (source or "").rpartition(":")
+    physical: dict[str, Any] = {}
+    if file and line.isdigit() and int(line) > 0:
+        artifact = {"uri": quote(file.replace("\\", "/"))}
+        physical = {"physicalLocation": {"artifactLocation": artifact, "region": {"startLine": int(line)}}}
+    return {**physical, "logicalLocations": [_logical(site, analysis)]}
+
+
+def _logical(site: str, analysis: Analysis) -> dict[str, Any]:
+    if site == MODEL:
+        return {"name": analysis.model, "fullyQualifiedName": analysis.model, "kind": "type"}
+    module, _, call = site.partition("#")
+    name, kind = (call, "function") if call else (module.rpartition(".")[2], "member")
+    return {"name": name, "fullyQualifiedName": site, "kind": kind}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

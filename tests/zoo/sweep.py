@@ -1,0 +1,150 @@
+"""Runs the zoo: every network of the catalogue through every step, and writes docs/coverage.md and zoo-findings.md.
+
+``make zoo``, or ``PYTHONPATH=tests python -m zoo.sweep`` with options. Results are kept in ``.zoo-cache``; a second
+run measures only what is missing or was measured with other sources. A network that fails is a row of the pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, cast
+
+from joblib import Parallel, delayed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .catalogue import ENTRIES, Entry
+from .sweeping.cache import FOLDER, ROOT, Cache, state_of_sources
+from .sweeping.coverage import coverage_page, totals
+from .sweeping.findings_page import findings_page
+from .sweeping.rows import Row
+from .sweeping.worker import Interrupted, run_apart
+
+LIMIT = 240.0
+"""Seconds for one network."""
+
+Measure = Callable[[Entry, float], Row]
+
+
+def sweep(
+    entries: Sequence[Entry],
+    cache: Cache,
+    *,
+    jobs: int = 1,
+    limit: float = LIMIT,
+    fresh: bool = False,
+    measure: Measure = run_apart,
+    console: Console | None = None,
+) -> list[str]:
+    """Measures and keeps whatever of ``entries`` has no result; the names of those measured, as they came in."""
+    todo = list(entries) if fresh else cache.missing(entries)
+    done: list[str] = []
+    columns = (TextColumn("{task.description:32.32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console or Console(stderr=True)) as progress:
+        bar = progress.add_task("zoo", total=len(entries), completed=len(entries) - len(todo))
+        for entry, row in _measured(todo, jobs, limit, measure):
+            cache.store(entry, row)
+            done.append(entry.name)
+            progress.update(bar, advance=1, description=entry.name)
+            for failure in row.failures:
+                progress.console.print(
+                    f"{row.name}: {failure.step}: {failure.error}: {failure.message}",
+                    markup=False,
+                    highlight=False,
+                )
+    return done
+
+
+def _measured(
+    todo: Iterable[Entry], jobs: int, limit: float, measure: Measure
+) -> Iterator[tuple[Entry, Row]]:
+    """Results as they come in. The threads only wait: each network has a process of its own."""
+
+    def one(entry: Entry) -> tuple[Entry, Row | None]:
+        try:
+            return entry, measure(entry, limit)
+        except Interrupted:
+            return entry, None
+
+    results: Iterator[tuple[Entry, Row | None]] = cast(Any, Parallel)(
+        n_jobs=jobs, prefer="threads", return_as="generator_unordered"
+    )(delayed(one)(entry) for entry in todo)
+    for entry, row in results:
+        if row is not None:
+            yield entry, row
+
+
+def write_pages(entries: Sequence[Entry], cache: Cache, docs: Path) -> list[str]:
+    """Writes both pages if every network has a result; the names of those that have none."""
+    rows = [cache.load(entry) for entry in entries]
+    missing = [entry.name for entry, row in zip(entries, rows, strict=True) if row is None]
+    if not missing:
+        found = [row for row in rows if row is not None]
+        (docs / "coverage.md").write_text(coverage_page(found), encoding="utf-8")
+        (docs / "zoo-findings.md").write_text(findings_page(found), encoding="utf-8")
+    return missing
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. 0: the pages are written; 1: some network has no result yet; 2: nothing matches --only."""
+    options = _parser().parse_args(arguments)
+    if options.measure:
+        return _measure_here(options.measure, options.out)
+    chosen = [entry for entry in ENTRIES if fnmatch(entry.name, options.only)]
+    console = Console()
+    if not chosen:
+        console.print(
+            f"no network is called {options.only!r}; there are {len(ENTRIES)}, as {ENTRIES[0].name}"
+        )
+        return 2
+    cache = Cache(options.cache)
+    sweep(chosen, cache, jobs=options.jobs, limit=options.limit, fresh=options.fresh)
+    console.print("\n".join(totals([row for e in chosen if (row := cache.load(e))])), markup=False)
+    missing = write_pages(ENTRIES, cache, options.docs)
+    if state_of_sources() != cache.state:
+        console.print(
+            "The sources changed meanwhile: some of this may be about the newer ones. Run it again."
+        )
+    if missing:
+        console.print(
+            f"The pages are as they were: {len(missing)} networks have no result for these sources."
+        )
+    return 1 if missing else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zoo.sweep", description="Runs padrewrite on a collection of real networks."
+    )
+    parser.add_argument(
+        "--only", metavar="GLOB", default="*", help="networks by name; the pages need all of them"
+    )
+    parser.add_argument("--fresh", action="store_true", help="measure again what has a result")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="networks at a time, one thread each")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one network")
+    parser.add_argument("--cache", type=Path, default=FOLDER, help="where results are kept")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the pages are written")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def _measure_here(name: str, out: Path) -> int:
+    """What the process of one network does."""
+    import torch
+
+    from .sweeping.measuring import measure
+
+    torch.set_num_threads(1)
+    row = measure(next(entry for entry in ENTRIES if entry.name == name).network)
+    out.write_text(json.dumps(row.to_json()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
