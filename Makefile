@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 # Their metadata ask for packages that the modules under test never import, torchvision among them.
 NETS := efficientnet_pytorch monai pytorchcv
 
-.PHONY: venv test nightly gpu-test lint types demo
+.PHONY: venv test nightly gpu-test lint types demo zoo
 
 venv: $(STAMP)
 
@@ -42,3 +42,8 @@ types: venv
 
 demo: venv
 	$(BIN)/padrewrite demo
+
+# Every network of the collection; keeps results in .zoo-cache, writes docs/coverage.md and docs/zoo-findings.md.
+# ARGS for options: make zoo ARGS='--only resnet*'
+zoo: venv
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m zoo.sweep --jobs $(WORKERS) $(ARGS)

@@ -38,11 +38,17 @@ def rows_of(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> Iterator[tuple[An
             operands = tuple(operand(v) for v in (conv.x, conv.call.weight, conv.call.bias))
             row = ("conv", (site_id, conv.op), fqn, operands)
         else:
-            name = "output" if node.op == "output" else getattr(node.target, "__name__", str(node.target))
+            name = "output" if node.op == "output" else _name(node.target)
             args = map_arg((node.args, dict(node.kwargs)), operand)
             row = (node.op, name, fqn, _plain(args))
         index[node] = len(index)
         yield row
+
+
+def _name(target: Any) -> str:
+    """The function's name; an operator and the method behind it are one thing."""
+    name = getattr(target, "__name__", str(target))
+    return name[2:-2] if name.startswith("__") and name.endswith("__") else name
 
 
 def _hidden_pads(nodes: fx.Graph, convs: Mapping[str, ConvNode]) -> set[fx.Node]:

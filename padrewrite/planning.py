@@ -89,7 +89,7 @@ def make_plan(
         edits=tuple(edits.values()),
         macs=_macs(graph, current),
         grids=tuple(grids),
-        notes=graph.notes + _batch_norm_note(model, edits),
+        notes=graph.notes + _batch_norm_note(model, edits, summaries),
         _graph=graph,
         _predicted=current,
         _inputs=inputs,
@@ -151,10 +151,14 @@ def require_effect(one: Pass, decisions: Sequence[Decision]) -> None:
     """Raises NoEffectError if nothing was rewritten and nothing was already in the wanted form."""
     if any(d.status == "rewritten" or d.code.startswith("already") for d in decisions):
         return
-    codes: dict[str, int] = {}
+    codes: dict[str, list[Decision]] = {}
     for decision in decisions:
-        codes[decision.code] = codes.get(decision.code, 0) + 1
-    found = ", ".join(f"{n} {code}" for code, n in sorted(codes.items())) or "the model has no convolution"
+        codes.setdefault(decision.code, []).append(decision)
+    told = [
+        f"{len(group)} {code}" + (f" ({group[0].reason})" if group[0].status == "refused" else "")
+        for code, group in sorted(codes.items())
+    ]
+    found = ", ".join(told) or "the model has no convolution"
     raise NoEffectError(
         f"{one.name} would change nothing: {found}. Nothing was changed. "
         "Pass allow_no_effect=True if that is fine, or see plan(..., allow_no_effect=True) for the reasons."
@@ -163,7 +167,7 @@ def require_effect(one: Pass, decisions: Sequence[Decision]) -> None:
 
 def _first_failure(one: Pass, match: Match, chosen: frozenset[str]) -> tuple[Check, int] | None:
     selected = [site.id in chosen for site in match.sites]
-    if not any(selected):
+    if selected and not any(selected):
         return Check.keep("not-selected", False, "include, exclude or where left it out"), 0
     if not all(selected):
         cut = ", ".join(s.id for s, yes in zip(match.sites, selected) if not yes)
@@ -217,7 +221,7 @@ def _summary(one: Pass, outcome: Outcome) -> PassSummary:
     count: dict[Literal["rewritten", "kept", "refused"], int] = {"rewritten": 0, "kept": 0, "refused": 0}
     for decision in outcome.decisions:
         count[decision.status] += 1
-    contract = one.contract if count["rewritten"] else "-"
+    contract = outcome.contract.kind if count["rewritten"] else "-"
     return PassSummary(one.spec, one.name, outcome.matches, **count, contract=contract)
 
 
@@ -231,7 +235,11 @@ def _macs(before: Graph, after: Graph) -> tuple[int, int] | None:
     return totals[0], totals[1]
 
 
-def _batch_norm_note(model: nn.Module, edits: Mapping[str, Edit]) -> tuple[str, ...]:
+def _batch_norm_note(
+    model: nn.Module, edits: Mapping[str, Edit], summaries: Sequence[PassSummary]
+) -> tuple[str, ...]:
+    if not any(summary.contract in ("interior", "shape", "bounded") for summary in summaries):
+        return ()  # on a grid the old activations are all still there
     norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())  # pyright: ignore[reportPrivateUsage]
     if not (norms and edits):
         return ()

@@ -36,7 +36,17 @@ def parse_passes(passes: Iterable[str | Pass]) -> tuple[Pass, ...]:
     parsed = tuple(p if isinstance(p, Pass) else _parse(p) for p in passes)
     if not parsed:
         raise PassError(f"passes is empty. Known passes: {', '.join(known_passes())}.")
+    _check_order(parsed)
     return parsed
+
+
+def _check_order(passes: tuple[Pass, ...]) -> None:
+    """Raises PassError naming every pair of passes that is in the wrong order."""
+    pairs = [(early, late) for place, late in enumerate(passes) for early in passes[:place]]
+    wrong = dict.fromkeys((late.name, early.name) for early, late in pairs if early.name in late.before)
+    if wrong:
+        told = "; ".join(f"{late} must come before {early}" for late, early in wrong)
+        raise PassError(f"the passes are in the wrong order: {told}. Nothing was changed.")
 
 
 def _parse(text: Any) -> Pass:

@@ -76,6 +76,8 @@ class Pass(ABC):
     needs: ClassVar[Literal["module", "dataflow"]] = "module"
     codes: ClassVar[Mapping[str, str]] = {}
     """Every code that ``legality`` can report, and what it means."""
+    before: ClassVar[tuple[str, ...]] = ()
+    """Passes that must not run before this one."""
 
     @abstractmethod
     def match(self, graph: Graph) -> Iterable[Match]:

@@ -14,6 +14,11 @@ SHOWN = {
     "02_wrap_around": ["seam error after", "circular"],
     "03_plan_apply_revert": ["not-selected", "unpadded", "reverted equals the original: True"],
     "04_compiler_plugin": ["compiled against rewritten", "partial-padding"],
+    "05_analyze": [
+        "half-pixel-shift",
+        "body.2: position i is centred on pixel 4i + 1/2",
+        "rates that grid: [(2, 2, 2)]",
+    ],
 }
 
 

@@ -25,7 +25,9 @@ def test_every_code_has_its_page_and_no_page_is_without_a_code() -> None:
 
 
 def test_every_code_has_its_row() -> None:
-    rows = re.findall(r"^\| \[`(.+?)`\]\((.+?)\) \| (\w+) \| (.+?) \| (.+?) \|$", (PAGES / "README.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| \[`(.+?)`\]\((.+?)\) \| (\w+) \| (.+?) \| (.+?) \|$", (PAGES / "README.md").read_text(), re.M
+    )
     assert [(code, severity, meaning) for code, _, severity, meaning, _ in rows] == [
         (code, severity, meaning) for code, (severity, meaning) in CODES.items()
     ]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import gcd
 
 import torch.fx as fx
 
 from padrewrite import formulas
+from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout
 from padrewrite.ops.axis import AxisMap, Same, Shift, Slide, Stretch, Whole
 
@@ -139,10 +141,15 @@ def _keeps_resolution(layout: Layout, node: fx.Node) -> bool:
 
 
 def _moves(axis: AxisMap) -> bool:
-    """Whether an axis is read through a window or onto another resolution."""
+    """Whether an axis is read through a window or made finer. Skipping positions (1x1 of stride 2) adds no offset."""
     if isinstance(axis, Slide):
-        return axis.kernel > 1 or axis.stride > 1
+        return axis.kernel > 1
     return not isinstance(axis, (Same, Stretch, Shift, Whole))
+
+
+def _scale_through(axis: AxisMap, scale: Fraction, n: int) -> Fraction:
+    period = axis.period(n)
+    return scale if period is None else scale * Fraction(period[1], period[0])
 
 
 class Flow:
@@ -174,6 +181,7 @@ class Flow:
                 for before in self._members(near & ~behind):
                     self._feeds.setdefault(before, []).append(node)
         self._ahead = self._descendants(order)
+        self._scales = AxisFold[Fraction](layout, lambda n: Fraction(1), _scale_through, lambda node, dim, s: max(s))
 
     def links(self, allowed: Callable[[fx.Node], bool]) -> list[tuple[fx.Node, fx.Node]]:
         """(u, v): every path into v passes through u, and u's other readers never meet v again."""
@@ -183,12 +191,18 @@ class Flow:
         for u in keeps:
             feeds = self._feeds.get(u, [])
             for v in feeds:
-                single = self._direct(v) == self._bit[u]
+                single = self._direct(v) == self._bit[u] and self._one_resolution(u, v)
                 apart = all(self._ahead[v] & self._ahead[w] == 0 for w in feeds if w is not v)
                 if v in chosen and single and apart:
                     found.append((u, v))
                     break
         return found
+
+    def _one_resolution(self, u: fx.Node, v: fx.Node) -> bool:
+        """Whether ``v`` reads positions as far apart as those of ``u``."""
+        (read,) = self.layout.steps[v].reads
+        places = [(d, s[0]) for d, s in enumerate(read.dims) if isinstance(s, tuple) and isinstance(s[1], Slide)]
+        return all(self._scales.of(u, d) == self._scales.of(read.node, source) for d, source in places)
 
     def _direct(self, node: fx.Node) -> int:
         """Spatial operations right behind ``node``, those left out that are behind another of them."""

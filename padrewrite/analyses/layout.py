@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch.fx as fx
 
 from padrewrite.graph import Graph
-from padrewrite.ops.axis import Repeat, Whole
+from padrewrite.ops.axis import Repeat, Same, Stretch, Whole
 from padrewrite.ops.following import read_step
 from padrewrite.ops.sizes import evaluate_size
 from padrewrite.ops.step import Read, Regroup, Source, Step, shape_of
@@ -27,6 +27,8 @@ class Lost:
     """Positions were carried here, but not in a way that is followed."""
 
     reason: str
+    origins: frozenset[Origin] = field(default=frozenset(), compare=False)
+    """The input dimensions whose positions may be among those carried."""
 
 
 Axis = Origin | Lost | None
@@ -49,35 +51,64 @@ class Layout:
         """Dimensions of ``node`` that carry positions."""
         return tuple(d for d, axis in enumerate(self.axes[node]) if isinstance(axis, Origin))
 
-    def lost(self, node: fx.Node) -> str | None:
-        """Why a dimension of ``node`` lost its positions."""
-        return next((axis.reason for axis in self.axes[node] if isinstance(axis, Lost)), None)
+    def lost(self, node: fx.Node, among: Collection[Origin] | None = None) -> str | None:
+        """Why a dimension of ``node`` lost its positions: those of any input dimension, or of one ``among`` these."""
+        for axis in self.axes[node]:
+            if isinstance(axis, Lost) and (among is None or any(origin in axis.origins for origin in among)):
+                return axis.reason
+        return None
 
 
 def read_layout(graph: Graph) -> Layout:
-    """Locates every dimension. A tensor that is written into through a view or by index loses its positions."""
+    """Locates every dimension along which some call moves: that leaves out the batch, and mostly the channels.
+
+    A tensor that is written into through a view or by index loses its positions.
+    """
     assert graph.nodes is not None
     convs = {conv.node: (site, conv) for site, conv in graph.conv_nodes.items()}
-    steps: dict[fx.Node, Step] = {}
-    axes: dict[fx.Node, tuple[Axis, ...]] = {}
-    inputs: list[fx.Node] = []
-    for node in graph.nodes.nodes:
-        if node.op == "placeholder":
-            axes[node] = tuple(Origin(len(inputs), d) for d in range(len(node.meta.get("shape", ()))))
-            inputs.append(node)
-        elif node.op == "call_function" and node.target is not evaluate_size:
-            if "shape" in node.meta:
-                step = read_step(node, convs[node][1] if node in convs else None)
-                axes[node], steps[node] = _locate(step, shape_of(node), axes)
-            _note_write(node, axes, steps)
+    inputs = tuple(node for node in graph.nodes.nodes if node.op == "placeholder")
+    calls = [n for n in graph.nodes.nodes if n.op == "call_function" and n.target is not evaluate_size]
+    read = {n: read_step(n, convs[n][1] if n in convs else None) for n in calls if "shape" in n.meta}
+    origins = {node: _origins(i, node) for i, node in enumerate(inputs)}
+    axes, _ = _locate_all(calls, read, origins)
+    moved = _moved(read, axes)
+    kept = {node: tuple(axis if axis in moved else None for axis in found) for node, found in origins.items()}
+    axes, steps = _locate_all(calls, read, kept)
     outputs = next(n for n in graph.nodes.nodes if n.op == "output").all_input_nodes
     users: dict[fx.Node, list[fx.Node]] = {}
     for node, step in steps.items():
-        for read in step.reads:
-            users.setdefault(read.node, []).append(node)
+        for source in step.reads:
+            users.setdefault(source.node, []).append(node)
     sites = {site: node for node, (site, _) in convs.items()}
     frozen = {node: tuple(found) for node, found in users.items()}
-    return Layout(steps, axes, tuple(inputs), sites, frozen, tuple(outputs))
+    return Layout(steps, axes, inputs, sites, frozen, tuple(outputs))
+
+
+def _origins(index: int, node: fx.Node) -> tuple[Axis, ...]:
+    return tuple(Origin(index, d) for d in range(len(node.meta.get("shape", ()))))
+
+
+def _locate_all(
+    calls: Iterable[fx.Node], read: Mapping[fx.Node, Step], inputs: Mapping[fx.Node, tuple[Axis, ...]]
+) -> tuple[dict[fx.Node, tuple[Axis, ...]], dict[fx.Node, Step]]:
+    axes, steps = dict(inputs), dict[fx.Node, Step]()
+    for node in calls:
+        if node in read:
+            axes[node], steps[node] = _locate(read[node], shape_of(node), axes)
+        _note_write(node, axes, steps)
+    return axes, steps
+
+
+def _moved(read: Mapping[fx.Node, Step], axes: Mapping[fx.Node, tuple[Axis, ...]]) -> set[Origin]:
+    """Input dimensions along which some call does more than go from position to position."""
+    found: set[Origin] = set()
+    for step in read.values():
+        for one in step.reads:
+            given = axes.get(one.node, ())
+            maps = [s for s in one.dims if isinstance(s, tuple) and not isinstance(s[1], (Same, Stretch, Whole))]
+            for axis in (given[d] for d, _ in maps if given):
+                found |= {axis} if isinstance(axis, Origin) else axis.origins if axis is not None else frozenset()
+    return found
 
 
 def _locate(
@@ -101,8 +132,7 @@ def _locate(
         reads.append(replace(read, dims=tuple(dims), pooled=pooled))
     carried = [axis for read in reads for axis in axes[read.node] if axis is not None]
     if step.ended is not None and carried:
-        before = next((axis.reason for axis in carried if isinstance(axis, Lost)), None)
-        found = [Lost(before or step.ended)] * len(shape)
+        found = [_lose(carried, step.ended)] * len(shape)
     elif step.ended is not None:
         found = [None] * len(shape)
     return tuple(found), replace(step, reads=tuple(reads))
@@ -118,12 +148,24 @@ def _resolve(source: Source, given: Sequence[Axis]) -> tuple[Source, Axis]:
             return None, None
         if held == [source.dims[0]] and source.repeat is not None:
             return _resolve((held[0], Repeat(source.repeat)), given)
-        before = next((a.reason for d in held for a in (given[d],) if isinstance(a, Lost)), None)
-        return None, Lost(before or source.reason)
+        return None, _lose([given[d] for d in held], source.reason)
     axis = given[source[0]]
     if isinstance(source[1], Whole):
         return (source, None) if isinstance(axis, Origin) else (None, None)
     return (source, axis) if isinstance(axis, Origin) else (None, axis)
+
+
+def _lose(axes: Iterable[Axis], reason: str) -> Lost:
+    """What is left of positions that end here; those that had ended before keep their reason."""
+    origins: set[Origin] = set()
+    before: list[str] = []
+    for axis in axes:
+        if isinstance(axis, Lost):
+            before.append(axis.reason)
+            origins |= axis.origins
+        elif axis is not None:
+            origins.add(axis)
+    return Lost(before[0] if before else reason, frozenset(origins))
 
 
 def _note_write(node: fx.Node, axes: dict[fx.Node, tuple[Axis, ...]], steps: Mapping[fx.Node, Step]) -> None:
@@ -141,5 +183,7 @@ def _note_write(node: fx.Node, axes: dict[fx.Node, tuple[Axis, ...]], steps: Map
     while target in steps and steps[target].kind in ("reshape", "crop") and steps[target].reads:
         target = steps[target].reads[0].node
         bases.append(target)
+    carried = [axis for n in written for axis in axes[n]]
     for base in bases:
-        axes[base] = tuple(Lost(f"{name} writes into it") for _ in axes.get(base, ()))
+        lost = _lose([*axes.get(base, ()), *carried], f"{name} writes into it")
+        axes[base] = (lost,) * len(axes.get(base, ()))

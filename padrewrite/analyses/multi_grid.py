@@ -42,7 +42,7 @@ def multiply(graph: Graph, change: Regrid, multi_grid: Sequence[int] | None, con
     if broken:
         reason = f"{broken[0]}, whose rate {'multi_grid' if multi_grid else convention} sets"
         behind = _behind(graph, broken[0])
-        ended |= {site: reason for site in change.grid if site in behind}
+        ended |= {site: reason for site in change.grid if site in behind or site not in graph.sites}
         ended |= dict.fromkeys(broken, reason)
     return replace(change, ops=ops, ended=ended, grid={s: f for s, f in change.grid.items() if s not in ended})
 
@@ -52,7 +52,7 @@ def _stage(graph: Graph, change: Regrid) -> list[Site]:
     layout = read_layout(graph)
     flow = Flow(layout)
     nodes = {graph.node_of(site.id): site for site in graph.convs()}
-    finest = max(change.grid.values(), default=())
+    finest = max((f for site, f in change.grid.items() if site in graph.sites), default=())
     members = {n for n, s in nodes.items() if change.grid.get(s.id) == finest and max(s.op.kernel) > 1}
     chosen = {n for n in members if isinstance(nodes[n].op, Conv)}
     after: dict[fx.Node, fx.Node] = dict(flow.links(chosen.__contains__))

@@ -49,7 +49,7 @@ class Reaches:
     def __init__(self) -> None:
         self._rows: dict[Rows, Rows] = {}
         self._mapped: dict[tuple[AxisMap, int, int], Rows] = {}
-        self._whole: dict[int, Set] = {}
+        self._whole: dict[int, Rows] = {}
         self._covers: dict[tuple[int, int], bool] = {}
 
     def start(self, n: int) -> Rows:
@@ -64,14 +64,18 @@ class Reaches:
             self._mapped[key] = self._intern(made)
         return self._mapped[key]
 
-    def whole(self, rows: Rows) -> Set:
-        """What reaches any of the outputs."""
+    def whole(self, rows: Rows) -> Rows:
+        """What reaches any of the outputs, as one row."""
         if id(rows) not in self._whole:
-            self._whole[id(rows)] = union(rows)
+            self._whole[id(rows)] = self._intern((union(rows),))
         return self._whole[id(rows)]
 
+    def one(self, rows: Rows, index: int) -> Rows:
+        """What reaches one output, as one row."""
+        return self._intern((rows[index],))
+
     def cover(self, large: Rows, small: Rows) -> bool:
-        """Whether each set of ``large`` covers that of ``small``."""
+        """Whether each set of ``large`` covers that of ``small``. Both must be rows made here: they are known by id."""
         if large is small:
             return True
         key = (id(large), id(small))

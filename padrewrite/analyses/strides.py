@@ -54,7 +54,7 @@ class Regrid:
     ops: dict[str, Conv | Pool] = field(default_factory=dict)
     """Per site that changes its new op; convolutions and pools."""
     grid: dict[str, Ints] = field(default_factory=dict)
-    """Convolutions whose old output stands in the new one at these steps."""
+    """Convolutions, pools and model outputs ("(output 0)") whose old values stand in the new ones at these steps."""
     ended: dict[str, str] = field(default_factory=dict)
     """Changed convolutions for which that is not so, and where it ended."""
     strided: list[str] = field(default_factory=list)
@@ -92,11 +92,19 @@ class _Regridder:
         try:
             for node, step in self.layout.steps.items():
                 self._step(node, step)
+            self._note_outputs()
         except _Stop as stop:
             self.made.blocked = stop.blocked
         scales = [s.scale for node in self.site_of for s in self.states.get(node, ()) if s is not None]
         self.made.finest = int(max(scales, default=Fraction(1)))
         return self.made
+
+    def _note_outputs(self) -> None:
+        for index, node in enumerate(self.layout.outputs):
+            states = self.states.get(node, ())[2:]
+            factors = tuple(1 if s is None or s.factor is None else s.factor for s in states)
+            if node not in self.ended and any(f > 1 for f in factors):
+                self.made.grid[f"(output {index})"] = factors
 
     def _step(self, node: fx.Node, step: Step) -> None:
         reasons = [self.ended[read.node] for read in step.reads if read.node in self.ended]
@@ -193,6 +201,11 @@ class _Regridder:
             shown = " and ".join(str(f) for f in sorted(f for f in factors if f is not None))
             raise _Stop("unequal-branches", f"{self._name(node, step)} joins branches that lost strides of {shown}")
         known = [state for state in states if state.factor is not None]
+        found = [state.size for state in known if state.factor != 1 and state.size is not None]
+        sizes = sorted({n for n in found if n > 1})
+        if len(sizes) > 1:
+            shown = " and ".join(map(str, sizes))
+            raise _Stop("unequal-sizes", f"on the finer grid {self._name(node, step)} would join sizes {shown}")
         return known[0] if known else states[0]
 
     def _check_positions(self, node: fx.Node, site: Site | PoolSite) -> None:
@@ -210,7 +223,7 @@ class _Regridder:
         axes = [windows.get(d) for d in dims]
         states = [self.states[node][d] for d in dims]
         factors = tuple(1 if s is None or s.factor is None else s.factor for s in states)
-        if isinstance(site, Site) and any(f > 1 for f in factors):
+        if any(f > 1 for f in factors):
             if node in self.ended:
                 self.made.ended[site.id] = self.ended[node]
             else:

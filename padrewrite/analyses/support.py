@@ -16,8 +16,8 @@ import torch.fx as fx
 
 from padrewrite.analyses.layout import Layout, Origin
 from padrewrite.analyses.reach import Reaches, Rows, Set, count, members
-from padrewrite.ops.axis import Whole
-from padrewrite.ops.step import Read, shape_of
+from padrewrite.ops.axis import AxisMap, Whole
+from padrewrite.ops.step import Read, Step, shape_of
 
 MOST_TERMS = 96
 
@@ -67,6 +67,7 @@ class Supports:
             tracked: the input dimensions to follow.
             keep: tensors whose support will be asked for.
         """
+        self._origins = frozenset(tracked)
         self.tracked: dict[int, tuple[int, ...]] = {}
         for origin in sorted(tracked, key=lambda o: (o.input, o.dim)):
             self.tracked[origin.input] = (*self.tracked.get(origin.input, ()), origin.dim)
@@ -80,16 +81,19 @@ class Supports:
         return self._kept[node]
 
     def _follow(self, keep: set[fx.Node]) -> None:
-        last = {read.node: node for node, step in self._layout.steps.items() for read in step.reads}
+        reads = {node: _reads(step) for node, step in self._layout.steps.items()}
+        last = {read.node: node for node, found in reads.items() for read in found}
         alive: dict[fx.Node, Support] = {n: self._start(i, n) for i, n in enumerate(self._layout.inputs)}
-        for node, step in self._layout.steps.items():
-            alive[node] = self._merge([self._read(read, alive[read.node]) for read in step.reads], node)
+        self._kept.update({node: alive[node] for node in keep if node in alive})
+        for node, found in reads.items():
+            made = self._merge([self._read(read, alive[read.node]) for read in found], node)
             if node in keep:
-                self._kept[node] = alive[node]
-            for read in step.reads:
+                self._kept[node] = made
+            if node in last:
+                alive[node] = made
+            for read in found:
                 if last[read.node] is node:
                     alive.pop(read.node, None)
-        self._kept.update({node: alive[node] for node in keep if node in alive})
 
     def _start(self, index: int, node: fx.Node) -> Support:
         dims = self.tracked.get(index, ())
@@ -98,13 +102,16 @@ class Supports:
 
     def _read(self, read: Read, given: Support) -> Support:
         places = {source[0]: (d, source[1]) for d, source in enumerate(read.dims) if isinstance(source, tuple)}
-        terms = [self._through(term, places, read) for term in given.terms]
+        at = dict(read.at)
+        terms = [self._through(term, places, read, at) for term in given.terms]
         if read.pooled:
             pooled = {d: place for d, place in places.items() if d not in read.pooled}
-            terms += [self._through(term, pooled, read) for term in given.terms]
-        return Support(tuple(terms), given.unknown or self._layout.lost(read.node))
+            terms += [self._through(term, pooled, read, at) for term in given.terms]
+        return Support(tuple(terms), given.unknown or self._layout.lost(read.node, self._origins))
 
-    def _through(self, term: Term, places: Mapping[int, tuple[int, object]], read: Read) -> Term:
+    def _through(
+        self, term: Term, places: Mapping[int, tuple[int, AxisMap]], read: Read, at: Mapping[int, int]
+    ) -> Term:
         factors: list[Factor] = []
         context = term.context
         shape = shape_of(read.node)
@@ -112,11 +119,13 @@ class Supports:
             place = None if factor.dim is None else places.get(factor.dim)
             if factor.dim is None:
                 factors.append(factor)
+            elif factor.dim in at:
+                factors.append(Factor(None, self._reaches.one(factor.rows, at[factor.dim])))
             elif place is None or isinstance(place[1], Whole):
                 context = context or shape[factor.dim] > 1
-                factors.append(Factor(None, (self._reaches.whole(factor.rows),)))
+                factors.append(Factor(None, self._reaches.whole(factor.rows)))
             else:
-                rows = self._reaches.through(place[1], factor.rows, shape[factor.dim])  # pyright: ignore[reportArgumentType]
+                rows = self._reaches.through(place[1], factor.rows, shape[factor.dim])
                 factors.append(Factor(place[0], rows))
         return Term(term.input, tuple(factors), context)
 
@@ -125,7 +134,8 @@ class Supports:
         for term in dict.fromkeys(term for part in parts for term in part.terms):
             if not any(self._covers(other, term) for other in kept):
                 kept = [other for other in kept if not self._covers(term, other)] + [term]
-        unknown = next((part.unknown for part in parts if part.unknown), None) or self._layout.lost(node)
+        unknown = next((part.unknown for part in parts if part.unknown), None)
+        unknown = unknown or self._layout.lost(node, self._origins)
         if len(kept) > MOST_TERMS:
             return Support((), f"more than {MOST_TERMS} branches that do not contain each other")
         return Support(tuple(kept), unknown)
@@ -134,12 +144,16 @@ class Supports:
         if large.input != small.input or large.context != small.context:
             return False
         for a, b in zip(large.factors, small.factors):
-            if a.dim is None and b.dim is not None:
-                if not self._reaches.cover(a.rows * len(b.rows), b.rows):
-                    return False
-            elif a.dim != b.dim or not self._reaches.cover(a.rows, b.rows):
+            rows = self._reaches.whole(b.rows) if a.dim is None else b.rows
+            if a.dim not in (None, b.dim) or not self._reaches.cover(a.rows, rows):
                 return False
         return True
+
+
+def _reads(step: Step) -> tuple[Read, ...]:
+    """All that a call reads, what has no positions too."""
+    rank = max((len(read.dims) for read in step.reads), default=0)
+    return *step.reads, *(Read(node, (None,) * rank) for node in step.besides)
 
 
 def positions(terms: Sequence[Term], index: Sequence[int]) -> set[tuple[int, ...]]:

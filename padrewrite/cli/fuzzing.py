@@ -11,12 +11,12 @@ from rich.progress import Progress
 from rich.text import Text
 
 from padrewrite.cli.printing import say, show, show_json
-from padrewrite.fuzzing.checking import check_network, check_spec
+from padrewrite.fuzzing.checking import check_network, check_spec, default_passes
 from padrewrite.fuzzing.networks import NetSpec
 from padrewrite.fuzzing.results import Outcome, Result, results_json
 from padrewrite.fuzzing.shrinking import shrink
 from padrewrite.fuzzing.sweeping import can_share_out, sweep
-from padrewrite.registry import known_passes, parse_passes
+from padrewrite.registry import parse_passes
 from padrewrite.reporting.layout import Cell, clean, grid
 
 _STYLES = {"held": "green", "failed": "bold red", "skipped": "dim"}
@@ -24,7 +24,7 @@ _STYLES = {"held": "green", "failed": "bold red", "skipped": "dim"}
 
 def fuzz(args: Namespace, violated: int, unrecorded: int) -> int:
     """Checks the networks of ``args`` and shows what came of it; the exit code, of those given the fitting one."""
-    passes = args.passes or list(known_passes())
+    passes = args.passes or default_passes()
     parse_passes(passes)  # a wrong name is an error of usage, not of every network
     results = [check_network(args.seed, passes)] if args.count is None else _sweep(args, passes)
     if args.json:
@@ -43,7 +43,7 @@ def fuzz(args: Namespace, violated: int, unrecorded: int) -> int:
 
 def reproduction(seed: int, passes: Sequence[str]) -> str:
     """The command line that checks one network again."""
-    options = "".join(f" -p '{name}'" for name in passes) if list(passes) != list(known_passes()) else ""
+    options = "".join(f" -p '{name}'" for name in passes) if list(passes) != default_passes() else ""
     return f"padrewrite fuzz --seed {seed}{options}"
 
 
@@ -59,6 +59,8 @@ def _sweep(args: Namespace, passes: Sequence[str]) -> list[Result]:
             found.append(result)
             failures = sum(not r.ok for r in found)
             progress.update(task, advance=1, description=f"seed {result.seed}, {failures} failed")
+            if not result.ok:  # at once: what follows may take hours
+                progress.console.print(f"seed {result.seed} FAILED: {', '.join(o.check for o in result.failures)}")
     return found
 
 

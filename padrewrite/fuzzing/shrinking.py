@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
-from padrewrite.fuzzing.layers import LayerSpec
-from padrewrite.fuzzing.networks import NetSpec, Step
+from padrewrite.fuzzing.layers import Layer, LayerSpec, NormSpec, PadSpec
+from padrewrite.fuzzing.networks import Convolve, NetSpec, Norm, Step, Transpose
 from padrewrite.fuzzing.results import Result
 
 
@@ -43,7 +43,7 @@ def _smaller(spec: NetSpec) -> Iterator[NetSpec]:
     """Valid networks that are simpler in one respect, the largest cuts first."""
     for candidate in _candidates(replace(spec, drawn=())):
         try:
-            tidy = _without_unused_layers(candidate)
+            tidy = _without_unused_layers(_fitted(candidate))
             valid = bool(tidy.shapes)
         except (ValueError, IndexError):
             continue
@@ -77,6 +77,8 @@ def _simpler(item: Any) -> Iterator[Any]:
         if field.default is not MISSING and getattr(item, field.name) != field.default:
             yield replace(item, **{field.name: field.default})
     if isinstance(item, LayerSpec):
+        if item.out_channels > 1 and item.groups == 1:
+            yield replace(item, out_channels=1)
         for axis, k in enumerate(item.kernel):
             if k > 1:
                 yield replace(item, kernel=_with(item.kernel, axis, k - 1))
@@ -104,6 +106,28 @@ def _kept(spec: NetSpec, values: list[int], moved: dict[int, int]) -> NetSpec:
         step = spec.steps[value - 1]
         steps.append(replace(step, reads=tuple(number[moved.get(i, i)] for i in step.reads)))
     return replace(spec, steps=tuple(steps))
+
+
+def _fitted(spec: NetSpec) -> NetSpec:
+    """With layers that take as many channels as they are now given."""
+    shapes, layers = [spec.shape], list(spec.layers)
+    for step in spec.steps:
+        given = [shapes[i] for i in step.reads]
+        if isinstance(step, (Convolve, Transpose, Norm)):
+            layers[step.layer] = _taking(layers[step.layer], given[0][0])
+        output = step.output(given, layers)
+        if output is None:
+            raise ValueError(f"{step} of {given}")
+        shapes.append(output)
+    return replace(spec, layers=tuple(layers))
+
+
+def _taking(layer: Layer, channels: int) -> Layer:
+    if isinstance(layer, NormSpec):
+        return replace(layer, channels=channels)
+    if isinstance(layer, PadSpec) or layer.in_channels == channels:
+        return layer
+    return replace(layer, in_channels=channels, groups=1)
 
 
 def _without_unused_layers(spec: NetSpec) -> NetSpec:

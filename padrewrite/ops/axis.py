@@ -96,7 +96,8 @@ class Slide(AxisMap):
     lo: int = 0
     hi: int = 0
     mode: str = "zeros"
-    """zeros or constant (made-up values), ignored (padding takes no part), partial, reflect, replicate, circular."""
+    """zeros or constant (made-up values), ignored (padding takes no part), partial, partial-sqrt, reflect, replicate,
+    circular."""
     ceil: bool = False
     """A last window may hang over the end, as pools with ceil_mode allow."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from padrewrite.ops.step import Called, Read, Reader, Step, barrier, elementwise, same, shape_of, tensors
+from padrewrite.ops.step import Called, Read, Reader, Regroup, Step, barrier, elementwise, others, same, shape_of, tensors
 
 _ACTIVATIONS = (
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid"),
@@ -28,25 +26,24 @@ _ARITHMETIC = (
 _CASTS = (
     *("to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "bool", "clone", "contiguous"),
     *("detach", "alias", "cpu", "cuda", "requires_grad", "positive", "identity", "checkpoint", "as_subclass"),
-    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
 )
-_PER_CHANNEL = ("batch_norm", "local_response_norm", "channel_shuffle", "native_channel_shuffle")
+_PER_CHANNEL = ("local_response_norm", "channel_shuffle", "native_channel_shuffle")
+_KEPT = {"batch_norm": ("training", False), "instance_norm": ("use_input_stats", True)}
+"""Norms that may have statistics of their own: the argument at 5 that says to take the input's, and its default."""
 
 
 def _norm(call: Called) -> Step:
-    """group, instance and layer norm: a position reads itself, and all positions through the statistics."""
-    step = elementwise(replace(call), "norm")
-    read = step.reads[0]
-    rank = len(call.shape)
-    first = 2
-    if call.name == "layer_norm":
-        first = rank - len(call.get(1, "normalized_shape"))
-    pooled = tuple(range(first, rank)) if call.name != "layer_norm" or first < rank - 1 else ()
-    return replace(step, kind="norm", reads=(replace(read, pooled=pooled), *step.reads[1:]))
+    """batch, group, instance and layer norm: a position reads itself, and all positions through the statistics."""
+    rank, besides = len(call.shape), others(call.node, call.x)
+    if call.name in _KEPT and not call.get(5, *_KEPT[call.name]):
+        return Step("pointwise", call.name, (Read(call.x, same(call.x)),), besides=besides)
+    first = rank - len(call.get(1, "normalized_shape")) if call.name == "layer_norm" else 2
+    read = Read(call.x, same(call.x), tuple(range(first, rank)))
+    return Step("norm", call.name, (read,), besides=besides)
 
 
 def _along(call: Called) -> Step:
-    """softmax, glu, normalize, cumsum: one dimension is read as a whole, the others in place."""
+    """softmax, glu, normalize: one dimension is read as a whole, the others in place."""
     rank = len(shape_of(call.x))
     index, default = {"normalize": (2, 1), "glu": (1, -1)}.get(call.name, (1, None))
     dim = call.get(index, "dim", default)
@@ -57,9 +54,17 @@ def _along(call: Called) -> Step:
     return Step("pointwise", call.name, (Read(call.x, dims),))
 
 
+def _cumulate(call: Called) -> Step:
+    dims = list(same(call.x))
+    d = call.dim(1, "dim", len(dims))
+    dims[d] = Regroup((d,), None, f"{call.name} reads along dimension {d} up to each position")
+    return Step("pointwise", call.name, (Read(call.x, tuple(dims)),))
+
+
 def _linear(call: Called) -> Step:
     kept = range(len(call.shape) - 1)
-    return Step("pointwise", call.name, (Read(call.x, same(call.x, kept)),))
+    read = Read(call.x, same(call.x, kept))
+    return Step("pointwise", call.name, (read,), besides=others(call.node, call.x))
 
 
 def _max(call: Called) -> Step:
@@ -76,10 +81,12 @@ def _fresh(call: Called) -> Step:
 
 READERS: dict[str, Reader] = {
     **dict.fromkeys((*_ACTIVATIONS, *_DROPOUTS, *_ARITHMETIC, *_CASTS, *_PER_CHANNEL), elementwise),
-    **dict.fromkeys(("group_norm", "instance_norm", "layer_norm"), _norm),
-    **dict.fromkeys(("softmax", "log_softmax", "softmin", "glu", "normalize", "cumsum", "gumbel_softmax"), _along),
+    **dict.fromkeys(("batch_norm", "group_norm", "instance_norm", "layer_norm"), _norm),
+    **dict.fromkeys(("softmax", "log_softmax", "softmin", "glu", "normalize", "gumbel_softmax"), _along),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"), _cumulate),
     **dict.fromkeys(("linear",), _linear),
     **dict.fromkeys(("max", "min"), _max),
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty", "zeros", "ones", "full", "arange"), _fresh),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"), _fresh),
     **dict.fromkeys(("rand", "randn", "tensor", "linspace", "eye", "new_tensor", "empty", "size", "shape"), _fresh),
 }

@@ -10,7 +10,7 @@ from padrewrite.ops import elementwise, pooling, reshaping
 from padrewrite.ops.axis import AxisMap, Slide, Spread
 from padrewrite.ops.conv import Conv, TransposedConv
 from padrewrite.ops.reading import ConvNode
-from padrewrite.ops.step import Called, Read, Reader, Source, Step, barrier, same, shape_of
+from padrewrite.ops.step import Called, Read, Reader, Source, Step, barrier, others, same, shape_of
 
 _READERS: dict[str, Reader] = {**reshaping.READERS, **pooling.READERS, **elementwise.READERS}
 
@@ -66,7 +66,8 @@ def _conv_step(conv: ConvNode) -> Step:
     lead = len(shape_of(conv.x)) - rank
     dims: list[Source] = [*same(conv.x)[: lead - 1], None]
     dims += [(lead + a, axis_of(op, a)) for a in range(rank)]
-    return Step(op.kind, name_of(conv.node.target), (Read(conv.x, tuple(dims)),))
+    read = Read(conv.x, tuple(dims))
+    return Step(op.kind, name_of(conv.node.target), (read,), besides=others(conv.node, conv.call.x))
 
 
 def axis_of(op: Conv | TransposedConv, axis: int) -> AxisMap:
@@ -76,4 +77,6 @@ def axis_of(op: Conv | TransposedConv, axis: int) -> AxisMap:
     if isinstance(op, TransposedConv):
         return Spread(*numbers, op.output_padding[axis])
     mode = op.modes[axis]
-    return Slide(*numbers, "partial" if mode == "zeros" and op.partial else mode)
+    if mode == "zeros" and op.partial is not None:
+        mode = "partial" if op.partial == "mean" else f"partial-{op.partial}"
+    return Slide(*numbers, mode)

@@ -119,7 +119,7 @@ def _average(x: Any, op: Pool) -> Any:
     total = _sum(x, op)
     if op.counted or not any(map(any, op.padding)):
         return total * (1 / torch.Size(op.kernel).numel())
-    return total / _sum(torch.ones_like(x), op)
+    return torch.div(total, _sum(torch.ones_like(x), op))
 
 
 def _sum(x: Any, op: Pool) -> Any:

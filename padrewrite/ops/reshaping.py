@@ -7,12 +7,12 @@ from typing import Any
 
 import torch.fx as fx
 
-from padrewrite.ops.axis import Pick, Repeat, Roll, Same, Shift, Stretch, Whole
-from padrewrite.ops.step import Called, Read, Reader, Regroup, Source, Step, barrier, same, shape_of, tensors
+from padrewrite.ops.axis import Cut, Pick, Repeat, Roll, Same, Shift, Stretch, Whole
+from padrewrite.ops.step import Called, Read, Reader, Regroup, Source, Step, at_one, barrier, same, shape_of, tensors
 
 
-def _one(call: Called, dims: Sequence[Source], kind: str = "reshape", ended: str | None = None) -> Step:
-    return Step(kind, call.name, (Read(call.x, tuple(dims)),), ended)
+def _one(call: Called, dims: Sequence[Source], kind: str = "reshape") -> Step:
+    return Step(kind, call.name, (Read(call.x, tuple(dims)),))
 
 
 def _reshape(call: Called) -> Step:
@@ -117,9 +117,11 @@ def _expand(call: Called) -> Step:
 def _reduce(call: Called) -> Step:
     """mean, sum, max, ...: reduced dimensions are read as a whole."""
     given, wanted = shape_of(call.x), call.shape
-    dim, keep = call.get(1, "dim"), len(given) == len(wanted)
-    chosen = range(len(given)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
-    gone = {int(d) % max(1, len(given)) for d in chosen}
+    dim = call.get(2 if call.name in _ORDERED else 1, "dim", call.node.kwargs.get("axis"))
+    if dim is None or isinstance(dim, bool) or dim == () or dim == []:  # std(x, False): that is no dimension
+        dim = range(len(given))
+    gone = {int(d) % max(1, len(given)) for d in ([dim] if isinstance(dim, int) else dim)}
+    keep = len(given) == len(wanted)
     dims: list[Source] = []
     for d in range(len(given)):
         if d in gone:
@@ -142,6 +144,7 @@ def _index(call: Called) -> Step:
     if Ellipsis not in parts:
         parts.append(Ellipsis)
     dims: list[Source] = []
+    at: list[tuple[int, int]] = []
     d = 0
     cut = False
     for part in parts:
@@ -151,30 +154,35 @@ def _index(call: Called) -> Step:
         elif part is None:
             dims.append(None)
         elif isinstance(part, slice):
-            whole = range(*part.indices(given[d])) == range(given[d])
-            dims.append((d, Same() if whole else Pick(part.start, part.stop, part.step or 1)))
-            cut, d = cut or not whole, d + 1
+            # What is all of this size need not be all of another one.
+            everything = part.start in (None, 0) and part.stop is None and part.step in (None, 1)
+            dims.append((d, Same() if everything else Pick(part.start, part.stop, part.step or 1)))
+            cut, d = cut or range(*part.indices(given[d])) != range(given[d]), d + 1
         else:
+            at.append((d, int(part) % max(1, given[d])))
             d += 1
-    return _one(call, dims, "crop" if cut else "reshape")
+    cut = cut or any(given[d] > 1 for d, _ in at)
+    return Step("crop" if cut else "reshape", call.name, (Read(call.x, tuple(dims), at=tuple(at)),))
 
 
 def _narrow(call: Called) -> Step:
     given = shape_of(call.x)
     dim, start, length = call.dim(1, "dim", len(given)), int(call.get(2, "start")), int(call.get(3, "length"))
+    start %= max(1, given[dim])
     dims = list(same(call.x))
     dims[dim] = (dim, Pick(start, start + length))
     return _one(call, dims, "crop")
 
 
 def _select(call: Called) -> Step:
-    dim = call.dim(1, "dim", len(shape_of(call.x)))
-    return _one(call, [source for d, source in enumerate(same(call.x)) if d != dim])
+    return at_one(call, call.dim(1, "dim", len(shape_of(call.x))), int(call.get(2, "index")))
 
 
 def _flip(call: Called) -> Step:
-    chosen = call.varargs(1, "dims")
-    return barrier(call, f"flip reverses dimensions {list(chosen)}")
+    dims = list(same(call.x))
+    for d in call.varargs(1, "dims"):
+        dims[d] = Regroup((int(d) % len(dims),), None, f"flip reverses dimension {d}")
+    return _one(call, dims)
 
 
 def _roll(call: Called) -> Step:
@@ -193,13 +201,13 @@ def _roll(call: Called) -> Step:
 def _repeat(call: Called) -> Step:
     given, wanted = shape_of(call.x), call.shape
     skip = len(wanted) - len(given)
-    tiled = [d for d in range(len(given)) if given[d] not in (1, wanted[d + skip])]
     dims: list[Source] = [None] * skip
-    dims += [
-        (d, Same() if given[d] == wanted[d + skip] else Stretch(wanted[d + skip])) if d not in tiled else None
-        for d in range(len(given))
-    ]
-    return _one(call, dims, ended=f"{call.name} tiles dimensions {tiled}" if tiled else None)
+    for d, n in enumerate(given):
+        if n == wanted[d + skip]:
+            dims.append((d, Same()))
+        else:
+            dims.append((d, Stretch(wanted[d + skip])) if n == 1 else Regroup((d,), None, f"{call.name} tiles dimension {d}"))
+    return _one(call, dims)
 
 
 def _repeat_interleave(call: Called) -> Step:
@@ -243,23 +251,26 @@ def part_of(call: Called, index: int, shape: tuple[int, ...]) -> Step | None:
     """Part ``index`` of a call that returns several tensors (chunk, split, unbind); ``call`` is that call."""
     given = shape_of(call.x)
     if call.name == "unbind":
-        dim = call.dim(1, "dim", len(given), 0)
-        return Step("reshape", call.name, (Read(call.x, tuple(s for d, s in enumerate(same(call.x)) if d != dim)),))
-    if call.name not in ("chunk", "split", "tensor_split", "split_with_sizes", "unsafe_chunk", "unsafe_split"):
-        return None
-    dim = call.dim(2, "dim", len(given), 0)
-    amount = call.get(1, "split_size_or_sections" if "split" in call.name else "chunks")
-    if call.name.endswith("chunk"):
-        amount = -(-given[dim] // int(amount))
+        return at_one(call, call.dim(1, "dim", len(given), 0), index)
     if call.name == "tensor_split":
         return Step("barrier", call.name, (Read(call.x, (None,) * len(given)),), "tensor_split")
+    if call.name not in ("chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split"):
+        return None
+    dim = call.dim(2, "dim", len(given), 0)
+    amount = next(a for a in (call.get(1, name) for name in _AMOUNTS) if a is not None)
+    if call.name.endswith("chunk"):
+        amount = -(-given[dim] // int(amount))
     start = sum(amount[:index]) if isinstance(amount, (tuple, list)) else index * int(amount)
     dims = list(same(call.x))
-    if shape[dim] != given[dim]:
-        dims[dim] = (dim, Pick(start, start + shape[dim]))
+    dims[dim] = (dim, Cut(start, start + shape[dim]))
     return Step("crop", call.name, (Read(call.x, tuple(dims)),))
 
 
+_AMOUNTS = ("chunks", "split_size_or_sections", "split_size", "split_sizes")
+
+
+_ORDERED = ("norm", "linalg_vector_norm")
+"""Reductions whose first number is an order."""
 _REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "std", "var", "norm", "logsumexp", "prod", "any", "all")
 
 READERS: dict[str, Reader] = {

@@ -14,7 +14,7 @@ from padrewrite.ops.conv import hint
 
 @dataclass(frozen=True)
 class Regroup:
-    """A dimension made by a reshape from ``dims`` of the operand (major first), in whole or in part."""
+    """A dimension whose positions are made of those along ``dims`` of the operand (major first), as by a reshape."""
 
     dims: tuple[int, ...]
     repeat: int | None
@@ -36,6 +36,8 @@ class Read:
     """One per dimension of the result."""
     pooled: tuple[int, ...] = ()
     """Operand dimensions that are also read as a whole, for statistics (group norm and its kin)."""
+    at: tuple[tuple[int, int], ...] = ()
+    """(operand dimension, position): dimensions of which one position is read, and that are gone then."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Step:
     """Why no position of the result is known."""
     weighted: bool = True
     """False for maxima, whose gradient reaches one input only."""
+    besides: tuple[fx.Node, ...] = ()
+    """Tensors without positions that are also read as a whole: weights that the forward computes."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,18 @@ def aligned(node: fx.Node, shape: Sequence[int]) -> tuple[Source, ...]:
 def tensors(node: fx.Node) -> Iterator[fx.Node]:
     """The tensors that a call reads, parameters and constants left out."""
     return (n for n in node.all_input_nodes if "shape" in n.meta and n.op != "get_attr")
+
+
+def at_one(call: Called, dim: int, position: int, kind: str = "crop") -> Step:
+    """One position of a dimension of the first operand, without the dimension."""
+    n = shape_of(call.x)[dim]
+    dims = tuple(source for d, source in enumerate(same(call.x)) if d != dim)
+    return Step(kind, call.name, (Read(call.x, dims, at=((dim, position % n),)),))
+
+
+def others(node: fx.Node, x: Any) -> tuple[fx.Node, ...]:
+    """The tensors that a call reads besides ``x``."""
+    return tuple(n for n in tensors(node) if n is not x)
 
 
 def elementwise(call: Called, kind: str = "pointwise") -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -82,8 +83,19 @@ def _follow_symbolic(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | Non
         for dim, size in enumerate(fake.shape):
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 symbols.setdefault(size.node.expr, (index, dim))
-    with preserved(model), mode, enable_python_dispatcher():
+    with preserved(model), mode, enable_python_dispatcher(), _silent("torch._subclasses.fake_tensor"):
         return _run(model, fakes, None, symbols, "symbolic"), None
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """A failure here is an answer, told in one message; torch would log a page about it."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _symbolic_sizes(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:

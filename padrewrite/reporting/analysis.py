@@ -196,7 +196,8 @@ def _gridding(name: str, numbers: Gridding) -> tuple[Cell, ...]:
     covers = Text("all", style="green") if numbers.hole_free else Text("holes", style="yellow")
     networks = str(numbers.networks) + (" per axis" if numbers.networks > 1 else "")
     m2 = Text(str(numbers.m2), style="yellow" if numbers.m2 > max(numbers.kernels) else "")
-    return (name, runs(numbers.rates), m2, runs(numbers.kernels), covers, f"{numbers.score:.3f}", networks)
+    kernels = once(numbers.kernels) if len(set(numbers.kernels)) == 1 else runs(numbers.kernels)
+    return (name, runs(numbers.rates), m2, kernels, covers, f"{numbers.score:.3f}", networks)
 
 
 def runs(numbers: Sequence[int]) -> str:

@@ -42,6 +42,7 @@ class OutputStride(Pass):
     codes: ClassVar[Mapping[str, str]] = {
         "already-fine": "no feature map is coarser than the wanted output stride",
         "unequal-branches": "a merge joins branches that lost different strides",
+        "unequal-sizes": "branches that end up equally large on the coarse grid do not on the finer one",
         "uneven-stride": "the wanted output stride lies inside a stride that it does not divide",
         "fixed-size-head": "a layer of fixed size reads the flattened feature map",
         "fixed-upsampling": "the head enlarges by a fixed factor, so its output would grow",
@@ -57,9 +58,9 @@ class OutputStride(Pass):
     stride: int = 16
     """Input pixels per position of the coarsest feature map afterwards."""
     multi_grid: tuple[int, ...] | None = None
-    """Rates of the last stage's units, times the stage's rate, as in (1, 2, 4). Then the contract is ``shape`` there."""
+    """Rates of the last stage's units, times the stage's rate, as in (1, 2, 4); the contract there is ``shape``."""
     convention: str = "auto"
-    """Of the unit that loses its stride: "stride_first" keeps its old rate (what the grid contract needs),
+    """Of the unit that loses its stride: "stride_first" keeps its old rate, which the grid contract needs;
     "stride_last" gives it the stage's rate; "auto" is stride_first, under ``multi_grid`` stride_last."""
 
     def __post_init__(self) -> None:
@@ -95,8 +96,6 @@ class OutputStride(Pass):
         return Contract("shape") if _change(match).ended else Contract("grid")
 
     def promise_at(self, match: Match, site: Site | PoolSite) -> Contract:
-        if isinstance(site, PoolSite):
-            return Contract("grid")
         return Contract.grid(match.grid[site.id]) if site.id in match.grid else Contract("shape")
 
 

@@ -7,12 +7,15 @@ gradient that is not zero means "reads".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from padrewrite.fuzzing.networks import Interpolate, Merge, NetSpec, Step
 
 Rows = tuple[tuple[int, ...], ...]
 Op = Callable[[Tensor], Tensor]
@@ -186,3 +189,23 @@ def _flat(pairs: Sequence[tuple[int, int]]) -> list[int]:
 
 def _per_axis(value: Any, rank: int) -> list[Any]:
     return list(value) if isinstance(value, (tuple, list)) else [value] * rank
+
+
+# Random networks
+
+
+def without_cancelling(spec: NetSpec) -> NetSpec:
+    """The network with sums in the place of differences and linear in the place of cubic resizes, all weights >= 0."""
+    steps: list[Step] = []
+    for step in spec.steps:
+        if isinstance(step, Merge) and step.how == "sub":
+            step = replace(step, how="add")
+        if isinstance(step, Interpolate) and step.mode == "bicubic":
+            step = replace(step, mode="bilinear")
+        steps.append(step)
+    return replace(spec, steps=tuple(steps), batch=1)
+
+
+def flat_net(spec: NetSpec) -> nn.Module:
+    """Its module with weights of 1."""
+    return flatten_weights(spec.build())

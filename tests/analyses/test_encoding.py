@@ -160,7 +160,8 @@ import torch
 from torch import nn
 import padrewrite as pr
 layers = [nn.Conv2d(3, 4, 4, stride=2), nn.Conv2d(4, 4, 3, padding=2, dilation=2), nn.Conv2d(4, 4, 3, dilation=2)]
-print(pr.analyze(nn.Sequential(*layers, nn.Upsample(scale_factor=2)), example_inputs=torch.zeros(1, 3, 33, 47)).to_json())
+model = nn.Sequential(*layers, nn.Upsample(scale_factor=2))
+print(pr.analyze(model, example_inputs=torch.zeros(1, 3, 33, 47)).to_json())
 """
 
 

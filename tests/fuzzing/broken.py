@@ -61,11 +61,14 @@ class Stumbling(Broken):
 
 
 @dataclass(frozen=True)
-class Unwritable(Broken):
-    """Wants a stride that cannot be written into a model."""
+class Overstepping(Broken):
+    """Promises an equal interior and changes the stride."""
 
-    name = "unwritable"
+    name = "overstepping"
+
+    def legality(self, match: Match) -> Iterator[Check]:
+        yield Check.keep("already-strided", match.op.window.stride == (1, 1), "it is strided already")
 
     def rewrite(self, match: Match) -> tuple[Conv, ...]:
-        window: Any = replace(match.conv.window, stride=(7,) * match.conv.window.rank)
+        window: Any = replace(match.conv.window, stride=(2, 2))
         return (replace(match.conv, window=window),)

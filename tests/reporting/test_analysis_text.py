@@ -23,7 +23,9 @@ MIXED = make_analysis(
         found("half-pixel-shift", "body.0", "every output sits +1/2 px off", cure="symmetric-even"),
         found("half-pixel-shift", "body.1", "every output sits +1/2 px off", cure="symmetric-even"),
         found("misaligned-merge", "head#cat", "cat joins branches that sit 1 input px apart", source="net.py:31"),
-        found("zero-border", MODEL, "4 of 4 convolutions pad with zeros", cure="partial-padding", sites=("stem", *BODY)),
+        found(
+            "zero-border", MODEL, "4 of 4 convolutions pad with zeros", cure="partial-padding", sites=("stem", *BODY)
+        ),
     ],
     chains=(chain(BODY, ["stem"]),),
     notes=("1 batch norm",),
@@ -46,8 +48,8 @@ docs/findings/ has a page for each: what it means, when it is harmless, what cur
 
   dilated chain     rates    M_2  kernel  covers  score    networks
 body.0 to body.2  3 convolutions
-  alone             2(x3)      2   3(x3)  holes   1.000  2 per axis
-  with 1 before it  1,2(x3)    2   3(x4)  all     0.333           1
+  alone             2(x3)      2       3  holes   1.000  2 per axis
+  with 1 before it  1,2(x3)    2       3  all     0.333           1
 M_2 should be at most the kernel; score: 0 even, 1 split into networks that never meet
 note       1 batch norm"""
 

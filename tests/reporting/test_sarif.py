@@ -137,7 +137,9 @@ def test_every_code_is_a_rule_with_its_page() -> None:
     rules = sarif(make_analysis())["runs"][0]["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in rules] == list(CODES)
     assert all(f"docs/findings/{rule['id']}.md" in rule["help"]["text"] for rule in rules)
-    assert {rule["id"]: rule["defaultConfiguration"]["level"] for rule in rules} == {c: s for c, (s, _) in CODES.items()}
+    assert {rule["id"]: rule["defaultConfiguration"]["level"] for rule in rules} == {
+        c: s for c, (s, _) in CODES.items()
+    }
 
 
 def test_a_model_without_findings_has_an_empty_list_of_results() -> None:
@@ -153,9 +155,7 @@ def test_a_finding_about_the_model_points_at_its_sites() -> None:
     assert result["level"] == "note"
     assert result["message"]["text"] == "What is wrong. Cure: partial-padding."
     assert result["properties"]["cure"] == "partial-padding"
-    assert result["locations"] == [
-        {"logicalLocations": [{"name": "Net", "fullyQualifiedName": "Net", "kind": "type"}]}
-    ]
+    assert result["locations"] == [{"logicalLocations": [{"name": "Net", "fullyQualifiedName": "Net", "kind": "type"}]}]
     first, second = result["relatedLocations"]
     assert first["physicalLocation"]["region"] == {"startLine": 14}
     assert "physicalLocation" not in second

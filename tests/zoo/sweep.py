@@ -91,29 +91,24 @@ def write_pages(entries: Sequence[Entry], cache: Cache, docs: Path) -> list[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. 0: the pages are written; 1: some network has no result yet; 2: nothing matches --only."""
+    """The command line. 0: the pages are written; 1: not all has a result yet; 2: nothing matches --only."""
     options = _parser().parse_args(arguments)
     if options.measure:
         return _measure_here(options.measure, options.out)
     chosen = [entry for entry in ENTRIES if fnmatch(entry.name, options.only)]
-    console = Console()
     if not chosen:
-        console.print(
-            f"no network is called {options.only!r}; there are {len(ENTRIES)}, as {ENTRIES[0].name}"
-        )
+        print(f"no network is called {options.only!r}; there are {len(ENTRIES)}, as {ENTRIES[0].name}")
         return 2
     cache = Cache(options.cache)
     sweep(chosen, cache, jobs=options.jobs, limit=options.limit, fresh=options.fresh)
-    console.print("\n".join(totals([row for e in chosen if (row := cache.load(e))])), markup=False)
-    missing = write_pages(ENTRIES, cache, options.docs)
+    for line in totals([row for e in chosen if (row := cache.load(e))]):
+        print(line)
     if state_of_sources() != cache.state:
-        console.print(
-            "The sources changed meanwhile: some of this may be about the newer ones. Run it again."
-        )
+        print("The sources changed meanwhile, and the pages are as they were. Run it again.")
+        return 1
+    missing = write_pages(ENTRIES, cache, options.docs)
     if missing:
-        console.print(
-            f"The pages are as they were: {len(missing)} networks have no result for these sources."
-        )
+        print(f"The pages are as they were: {len(missing)} networks have no result for these sources.")
     return 1 if missing else 0
 
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 import padrewrite
 
+from . import sweep as sweeping_program
 from .awkward import AWKWARD
 from .catalogue import ENTRIES, Entry
 from .counting import ConvolutionCall
 from .networks import NETWORKS, Network, noise, seeded
 from .sweep import main, sweep, write_pages
-from .sweeping import measuring, worker
+from .sweeping import cache, measuring, worker
 from .sweeping.cache import Cache, state_of_sources
 from .sweeping.coverage import bound, coverage_page
 from .sweeping.findings_page import findings_page
@@ -212,6 +213,24 @@ def test_pages_need_every_network(tmp_path: Path) -> None:
 def test_unknown_name_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "no-such-network"]) == 2
     assert "no-such-network" in capsys.readouterr().out
+
+
+def test_no_pages_from_sources_that_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = entries("one", "two", "three")
+    monkeypatch.setattr(sweeping_program, "ENTRIES", listed)
+    monkeypatch.setattr(cache, "state_of_sources", lambda: "these")
+    for entry, row in zip(listed, ROWS, strict=True):
+        Cache(tmp_path).store(entry, row)
+    arguments = ["--cache", str(tmp_path), "--docs", str(tmp_path)]
+    monkeypatch.setattr(sweeping_program, "state_of_sources", lambda: "newer")
+    assert main(arguments) == 1
+    assert "The sources changed meanwhile" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.md"))
+    monkeypatch.setattr(sweeping_program, "state_of_sources", lambda: "these")
+    assert main(arguments) == 0
+    assert (tmp_path / "coverage.md").read_text(encoding="utf-8") == coverage_page(ROWS)
 
 
 def test_state_follows_the_sources(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from .rows import Finding, Row
 HEAD = """# Findings in the zoo
 
 Written by `make zoo`, not by hand: what `padrewrite.analyze` says about every network of [coverage.md](coverage.md).
-A site counts once for a code, however many findings of that code it has.
+A site counts once for a code, however many findings of that code it has. The inputs are small, often smaller than
+what a network is made for, so findings that depend on the size, unused weights first of all, are commoner here.
 """
 
 

@@ -118,9 +118,15 @@ class Row:
 
 def _analysed(data: Mapping[str, Any]) -> Analysed:
     values: dict[str, Any] = dict(data)
-    values["findings"] = tuple(Finding(**{**f, "sites": tuple(f["sites"])}) for f in data["findings"])
+    values["findings"] = tuple(_finding(f) for f in data["findings"])
     values["notes"] = tuple(data["notes"])
     return Analysed(**values)
+
+
+def _finding(data: Mapping[str, Any]) -> Finding:
+    values: dict[str, Any] = dict(data)
+    values["sites"] = tuple(data["sites"])
+    return Finding(**values)
 
 
 def _pass_row(data: Mapping[str, Any]) -> PassRow:

@@ -1,0 +1,40 @@
+"""What the formulas refuse, in words: the value, and what to give instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def at_least(least: int, name: str, value: object, fix: str) -> int:
+    """``value``, if it is an integer of at least ``least``.
+
+    Raises:
+        ValueError: it is not; the message quotes it and ends with ``fix``.
+    """
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}, which is no integer of at least {least}; {fix}")
+    return value
+
+
+def read_rates(rates: Sequence[int]) -> list[int]:
+    """A dilation rate per layer, checked.
+
+    Raises:
+        ValueError: there is none, or one is no integer of at least 1.
+    """
+    if not rates:
+        raise ValueError(f"rates is {rates!r}, which has no layer; give the dilation of each layer, in order")
+    return [at_least(1, f"rates[{i}]", r, "an undilated layer has rate 1") for i, r in enumerate(rates)]
+
+
+def per_layer(name: str, values: int | Sequence[int], layers: int) -> list[int]:
+    """One integer of at least 1 per layer; a single integer holds for all.
+
+    Raises:
+        ValueError: there are more or fewer than ``layers``, or one is no integer of at least 1.
+    """
+    if isinstance(values, int):
+        values = [values] * layers
+    if len(values) != layers:
+        raise ValueError(f"{name} has {len(values)} entries for {layers} rates; give one per layer, or one integer")
+    return [at_least(1, f"{name}[{i}]", v, f"give {name} in pixels") for i, v in enumerate(values)]
