@@ -32,6 +32,7 @@ class Outcome:
     contract: Contract
     grid: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     ended: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -60,12 +61,14 @@ def make_plan(
     current, summaries, decisions = graph, [], []
     edits: dict[str, Edit] = {}
     grids: list[GridStage] = []
+    notes: list[str] = []
     for one in passes:
         chosen = select(list(current.convs()), include, exclude, where, one.name)
         outcome = run_pass(one, current, chosen, model)
         if not allow_no_effect:
             require_effect(one, outcome.decisions)
         summaries.append(_summary(one, outcome))
+        notes += outcome.notes
         decisions += outcome.decisions
         before = tuple(edits.values())
         for edit in outcome.edits:
@@ -89,7 +92,7 @@ def make_plan(
         edits=tuple(edits.values()),
         macs=_macs(graph, current),
         grids=tuple(grids),
-        notes=graph.notes + _batch_norm_note(model, edits, summaries),
+        notes=graph.notes + tuple(notes) + _batch_norm_note(model, edits, summaries),
         _graph=graph,
         _predicted=current,
         _inputs=inputs,
@@ -114,8 +117,12 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
     for match in matches:
         failed = _first_failure(one, match, chosen)
         new: dict[str, _Wanted] = {}
+        same: list[Site | PoolSite] = []
         if failed is None:
             for site, after in zip((*match.sites, *match.pools), one.rewrite(match), strict=True):
+                if after == site.op:
+                    same.append(site)
+                    continue
                 edit = feasible(model, site, after) if model is not None else None
                 if isinstance(edit, Check):
                     failed = (edit, 0)
@@ -123,13 +130,15 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
                 new[site.id] = (match, after, one.promise_at(match, site), edit)
         if failed is None:
             wanted |= new
+            for site in same:
+                _decide(decisions, _not_rewritten(one, site, _UNCHANGED, 0))
         else:
             for site in (*match.sites, *match.pools):
                 _decide(decisions, _not_rewritten(one, site, *failed))
     _refuse_conflicts(one, graph, wanted, decisions)
     places: dict[str, Site | PoolSite] = {**graph.pools, **graph.sites}
-    for site_id, (_, after, promise, _) in wanted.items():
-        _decide(decisions, _rewritten(one, places[site_id], after, promise))
+    for site_id, (match, after, promise, _) in wanted.items():
+        _decide(decisions, _rewritten(one, places[site_id], after, promise, one.reason_at(match, places[site_id])))
     for site in graph.convs():
         if site.id not in decisions:
             check = Check.keep("no-match", False, f"{one.name} has nothing to say about it")
@@ -141,9 +150,11 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
     done = {id(match): match for match, *_ in wanted.values()}.values()
     grid = {site: factors for match in done for site, factors in match.grid.items()}
     ended = tuple(dict.fromkeys(where for match in done for where in match.ended))
-    return Outcome(ordered, edits, new_graph, len(matches), contract, grid, ended)
+    notes = tuple(f"{one.name}: {text}" for match in done for text in (one.note(match),) if text)
+    return Outcome(ordered, edits, new_graph, len(matches), contract, grid, ended, notes)
 
 
+_UNCHANGED = Check.keep("unchanged", False, "what it is rewritten together with changes; it stays as it is")
 _Wanted = tuple[Match, Conv | Pool, Contract, Edit | None]
 
 
@@ -197,8 +208,9 @@ def _decide(decisions: dict[str, Decision], decision: Decision) -> None:
     decisions[decision.site] = decision
 
 
-def _rewritten(one: Pass, site: Site | PoolSite, after: Conv | Pool, promise: Contract) -> Decision:
-    reason = "every condition held"
+def _rewritten(
+    one: Pass, site: Site | PoolSite, after: Conv | Pool, promise: Contract, reason: str
+) -> Decision:
     return Decision(
         site.id,
         one.name,

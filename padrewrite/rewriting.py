@@ -99,6 +99,14 @@ class Pass(ABC):
         """The contract at one site of the match; by default that of the match."""
         return self.promise(match)
 
+    def reason_at(self, match: Match, site: Site | PoolSite) -> str:
+        """Why a site is rewritten, for its entry in the report."""
+        return "every condition held"
+
+    def note(self, match: Match) -> str | None:
+        """A line for the report about a match that is rewritten, as the numbers before and after."""
+        return None
+
     @property
     def spec(self) -> str:
         """The pass as text: its name, and the options that differ from their defaults."""

@@ -19,10 +19,6 @@ from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout
 from padrewrite.ops.axis import AxisMap, Same, Shift, Slide, Stretch, Whole
 
-LEAST_DILATED = 2
-"""A chain is reported if it has at least this many dilated convolutions."""
-
-
 @dataclass(frozen=True)
 class Gridding:
     """How a run of rates along one axis covers what it spans."""
@@ -55,7 +51,8 @@ class Chain:
     """Dilated convolutions in series."""
 
     sites: tuple[str, ...]
-    """From the first dilated one to the last."""
+    """From the first dilated one to the last; with the one of rate 1 right before them if the rates ramp up from it,
+    and with those of rate 1 behind them if the rates have come down again."""
     lead_in: tuple[str, ...]
     """Convolutions before them at the same resolution, all of rate 1."""
     axes: tuple[int, ...]
@@ -82,7 +79,7 @@ class Chain:
 
 
 def find_chains(layout: Layout) -> tuple[Chain, ...]:
-    """Every run that has at least two dilated convolutions along some axis, in execution order."""
+    """Every chain of two or more convolutions, in execution order."""
     site_of = {node: site for site, node in layout.sites.items()}
     found: list[Chain] = []
     for run in _runs(layout, set(site_of)):
@@ -101,17 +98,24 @@ def _along(
     axis: int, windows: Sequence[Slide], sites: Sequence[str]
 ) -> tuple[Gridding, Gridding, tuple[str, ...], tuple[str, ...]] | None:
     spatial = [i for i, w in enumerate(windows) if w.kernel > 1]
-    dilated = [i for i in spatial if windows[i].dilation > 1]
-    if len(dilated) < LEAST_DILATED:
+    rates, kernels = [windows[i].dilation for i in spatial], [windows[i].kernel for i in spatial]
+    first, end = _extent(rates)
+    if end - first < 2:
         return None
+    alone, together = Gridding.of(rates[first:end], kernels[first:end]), Gridding.of(rates[:end], kernels[:end])
+    return alone, together, tuple(sites[i] for i in spatial[first:end]), tuple(sites[i] for i in spatial[:first])
+
+
+def _extent(rates: Sequence[int]) -> tuple[int, int]:
+    """Where the chain begins and ends among the rates of a run; (0, 0) if nothing is dilated."""
+    dilated = [i for i, rate in enumerate(rates) if rate > 1]
+    if not dilated:
+        return 0, 0
     first, last = dilated[0], dilated[-1]
-    core = [i for i in spatial if first <= i <= last]
-    before = [i for i in spatial if i < first]
-    numbers = [(windows[i].dilation, windows[i].kernel) for i in (*before, *core)]
-    rates, kernels = [r for r, _ in numbers], [k for _, k in numbers]
-    skip = len(before)
-    alone, together = Gridding.of(rates[skip:], kernels[skip:]), Gridding.of(rates, kernels)
-    return alone, together, tuple(sites[i] for i in core), tuple(sites[i] for i in before)
+    following = rates[first + 1] if first + 1 < len(rates) else 1
+    ramps_up = first > 0 and (following > rates[first] or following == 1)
+    comes_down = rates[last] < max(rates)
+    return first - ramps_up, len(rates) if comes_down else last + 1
 
 
 def _windows(layout: Layout, node: fx.Node) -> list[Slide]:

@@ -42,7 +42,10 @@ class Term:
     factors: tuple[Factor, ...]
     """One per tracked dimension of the input, in the order of the dimensions."""
     context: bool = False
-    """It arrived through a global pool, a norm's statistics or a call that regroups positions."""
+    """It arrived through a global pool, a norm's statistics or a call that regroups positions.
+
+    Positions end there: windows over a padded global pool that see nothing but padding are said to be reached too.
+    """
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ def assign_rates(
 ) -> list[int]:
     """Other dilation rates for a chain of equal convolutions.
 
-    ``optimal`` deals the chain into groups of ``group`` layers, first to last (the last group may be shorter), and wants
-    every group non-decreasing, beginning with 1 and hole-free. Among those it takes the smallest, in this order, of the
-    change of the chain's receptive field, the changes of the groups' fields added up, the squared changes of the rates
-    added up, and the rates themselves, read like words. A chain that is hole-free as a whole is left alone. If the
-    field cannot be kept (a group of g layers reaches ``sum r = (K^g - 1) / (K - 1)`` at most) the nearest is returned:
-    compare the sums. Pass the layers of one resolution; of stages with different rates, pass each.
+    ``optimal`` deals the chain into groups of ``group`` layers, first to last (the last group may be shorter), and
+    wants every group non-decreasing, beginning with 1 and hole-free. Among those it takes the smallest, in this order,
+    of the change of the chain's receptive field, the changes of the groups' fields added up, the squared changes of the
+    rates added up, and the rates themselves, read like words. A chain that is hole-free as a whole is left alone. If
+    the field cannot be kept (``sum r`` of g layers is at most ``(K^g - 1) / (K - 1)``) the nearest is returned: compare
+    the sums. Groups run on where the rates change; stages that should not share one are passed one by one.
 
     The presets are those of the paper for ResNet-101, kernel 3. They apply to every run of equal rates r > 1, from its
     start; other layers keep rate 1; ``kernel``, ``scope`` and ``group`` do not matter to them:
@@ -45,7 +45,7 @@ def assign_rates(
         group: layers per group.
 
     Returns:
-        One rate per layer, in pixels. Source: [HDC] Sections 3.2 and 4.2; ``optimal`` is not the paper's.
+        One rate per layer, in pixels. Source: [HDC] Section 3.2 and its experiments; ``optimal`` is ours.
 
     Raises:
         ValueError: no rates, an entry or ``group`` is no integer of at least 1, the kernel has fewer than 2 taps, the

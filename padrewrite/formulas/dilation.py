@@ -43,9 +43,10 @@ def is_hole_free(
     """Whether one output of the chain reads every pixel between its first and its last. Exact.
 
     With ``R_i = r_i * (product of the strides before layer i)`` in ascending order, it does iff R_1 = 1 and
-    ``R_{j+1} <= 1 + sum over i <= j of (K_i - 1) R_i``. Sufficient: what the first j layers cover has no holes and is as
-    long as the right-hand side, so that shifts by R_{j+1} leave none. Necessary: otherwise the right-hand side is a
-    distance that nothing reaches. The order of layers of stride 1 does not matter. Layers of one tap change nothing.
+    ``R_{j+1} <= 1 + sum over i <= j of (K_i - 1) R_i``. Sufficient: what the first j layers cover has no holes and is
+    as long as the right-hand side, so that shifts by R_{j+1} leave none. Necessary: otherwise the right-hand side is a
+    distance that nothing reaches. The order of layers of stride 1 does not matter. Layers of one tap read one pixel,
+    but their strides count.
 
     Args:
         rates: dilation of each layer, in order, in pixels of that layer's input.
@@ -77,9 +78,9 @@ def gridding_score(rates: Sequence[int], kernels: int | Sequence[int]) -> float:
     """How strongly a chain prefers some pixels of its field to their neighbours, whatever the weights: 0 is even.
 
     The number of paths from an output to each input, as a function of position, has the Fourier transform
-    ``prod |D_K(w r_i)|`` with ``D_K(t) = sin(Kt/2) / (K sin(t/2))`` at frequency w, relative to w = 0. The score is its
-    largest value over all periods of 2 to max(r) pixels (``w = 2 pi k / m``). It is 1 iff the rates have a common divisor
-    g > 1: then the map splits into g x g networks that never share an input. The cost grows with max(r) squared.
+    ``prod |D_K(w r_i)|`` with ``D_K(t) = sin(Kt/2) / (K sin(t/2))`` at frequency w, relative to w = 0. The score is
+    its largest value over all periods m of 2 to max(r) pixels (``w = 2 pi k / m``). It is 1 iff the rates have a common
+    divisor g > 1: then the map splits into g x g networks that never share an input. Time grows with max(r) squared.
 
     Args:
         rates: dilation of each layer, in any order, at one resolution.

@@ -19,8 +19,8 @@ def erosion(
     of the square roots is squared at the end. No skip connections, no normalisation.
 
     Every layer keeps the size. An odd kernel is padded by (k-1)/2 at both ends; an even one by k/2 - 1 before and k/2
-    after, as ``padding="same"`` does, which moves the map by half a pixel per layer. With ``symmetric`` a quarter of the
-    channels is padded towards each corner (Ck-sp): per axis v' is the mean of both one-sided windows.
+    after, as ``padding="same"`` does, which moves the map by half a pixel per layer. With ``symmetric`` a quarter of
+    the channels is padded towards each corner (Ck-sp): per axis v' is the mean of both one-sided windows.
 
     Args:
         kernel: taps per axis.

@@ -1,7 +1,8 @@
 """The passes that come with padrewrite. The engine finds them by entry point, as it would find yours."""
 
+from padrewrite_passes.hybrid_dilation import HybridDilation
 from padrewrite_passes.output_stride import OutputStride
 from padrewrite_passes.padding_mode import PaddingMode
 from padrewrite_passes.partial_padding import PartialPadding
 
-__all__ = ["OutputStride", "PaddingMode", "PartialPadding"]
+__all__ = ["HybridDilation", "OutputStride", "PaddingMode", "PartialPadding"]
