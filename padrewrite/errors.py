@@ -43,6 +43,14 @@ class SiteMismatch(PadrewriteError):
     """At run time, a redirected call was not the call that the plan decided about."""
 
 
+class RegionBlocked(PadrewriteError):
+    """A region cannot be brought to another stride. It becomes a decision with this code and reason, never a raise."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
 class ContractViolation(PadrewriteError):
     """A rewrite broke its contract, as measured by verify."""
 

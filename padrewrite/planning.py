@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from padrewrite.analyses.costs import Cost, cost_of
 from padrewrite.contracts import Contract
 from padrewrite.errors import NoEffectError, PassError
 from padrewrite.feasibility import Edit, conflicts, feasible
@@ -67,16 +68,16 @@ def make_plan(
         outcome = run_pass(one, current, chosen, model)
         if not allow_no_effect:
             require_effect(one, outcome.decisions)
-        summaries.append(_summary(one, outcome))
-        notes += outcome.notes
         decisions += outcome.decisions
-        before = tuple(edits.values())
+        before, cost = tuple(edits.values()), cost_of(current)
         for edit in outcome.edits:
             edits[edit.site.id] = _merged(model, edits.get(edit.site.id) or earlier.get(edit.site.id), edit, one)
         if outcome.grid:
             grids.append(GridStage(before, tuple(edits.values()), dict(outcome.grid), outcome.ended))
         resized = any(edit.resizes for edit in outcome.edits)
         current = record_again(tuple(edits.values()), outcome.graph) if resized and record_again else outcome.graph
+        summaries.append(_summary(one, outcome, cost, cost_of(current) if outcome.edits else cost))
+        notes += outcome.notes
     return Plan(
         model=type(model).__name__,
         how=graph.how,
@@ -229,22 +230,17 @@ def _not_rewritten(one: Pass, site: Site | PoolSite, check: Check, passed: int) 
     return Decision(site.id, one.name, check.status, check.code, check.reason, None, spec, spec, site.source, passed)
 
 
-def _summary(one: Pass, outcome: Outcome) -> PassSummary:
+def _summary(one: Pass, outcome: Outcome, before: Cost, after: Cost) -> PassSummary:
     count: dict[Literal["rewritten", "kept", "refused"], int] = {"rewritten": 0, "kept": 0, "refused": 0}
     for decision in outcome.decisions:
         count[decision.status] += 1
     contract = outcome.contract.kind if count["rewritten"] else "-"
-    return PassSummary(one.spec, one.name, outcome.matches, **count, contract=contract)
+    return PassSummary(one.spec, one.name, outcome.matches, **count, contract=contract, before=before, after=after)
 
 
 def _macs(before: Graph, after: Graph) -> tuple[int, int] | None:
-    if before.nodes is None:
-        return None
-    totals: list[int] = []
-    for graph in (before, after):
-        sites = [s for s in graph.convs() if s.input_shape is not None]
-        totals.append(sum(s.op.macs(s.input_shape[-s.op.window.rank :]) for s in sites if s.input_shape))
-    return totals[0], totals[1]
+    totals = [cost_of(graph).macs for graph in (before, after)]
+    return None if totals[0] is None or totals[1] is None else (totals[0], totals[1])
 
 
 def _batch_norm_note(

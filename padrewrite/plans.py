@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from padrewrite import __about__
+from padrewrite.analyses.costs import Cost
 from padrewrite.codec import decode, encode
 from padrewrite.errors import PlanError
 from padrewrite.feasibility import Edit
@@ -49,6 +50,8 @@ class PassSummary:
     kept: int
     refused: int
     contract: str
+    before: Cost | None = None
+    after: Cost | None = None
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ class Test01PlanChangesNothing:
             pr.plan(net, PARTIAL, example_inputs=inputs)
             pr.plan(net.eval().train(), CIRCULAR, example_inputs=inputs)
             pr.record(net, example_inputs=inputs)
+            pr.analyze(net, example_inputs=inputs).to_json()
         assert inputs is None or all(
             torch.equal(a, b)
             for a, b in zip(torch.utils._pytree.tree_leaves(inputs), torch.utils._pytree.tree_leaves(given))

@@ -104,6 +104,12 @@ class Analysis:
         """The findings with a code."""
         return tuple(finding for finding in self.findings if finding.code == code)
 
+    def table(self, full: bool = False) -> str:
+        """The analysis as text; with ``full`` every convolution."""
+        from padrewrite.reporting.analysis import analysis_text
+
+        return analysis_text(self, full)
+
     def to_json(self) -> str:
         """Deterministic JSON, schema ``padrewrite.analysis/1``. Fractions are text ("1/2")."""
         from padrewrite.analyses.encoding import analysis_json
@@ -111,6 +117,4 @@ class Analysis:
         return json.dumps({"schema": SCHEMA, "version": VERSION, **analysis_json(self)}, indent=1)
 
     def __str__(self) -> str:
-        from padrewrite.reporting.analysis import analysis_text
-
-        return analysis_text(self)
+        return self.table()

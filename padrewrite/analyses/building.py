@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from padrewrite.analyses.analysis import Analysis, SiteRecord
+from padrewrite.analyses.costs import parameters_of
 from padrewrite.analyses.findings import find
 from padrewrite.analyses.scene import Scene
 from padrewrite.analyses.support import Reached, reached
 from padrewrite.analyses.usage import valid_weights
 from padrewrite.graph import Graph, Site
-from padrewrite.ops.conv import Conv, TransposedConv
 from padrewrite.ops.step import shape_of
 
 
@@ -22,11 +20,6 @@ def build(graph: Graph, model: str, inputs: str | None) -> Analysis:
     chains = () if scene is None else scene.chains
     calls = None if scene is None else len(graph.rows)
     return Analysis(model, graph.how, inputs, calls, sites, chains, find(graph, scene), graph.notes)
-
-
-def parameters(op: Conv | TransposedConv) -> int:
-    """Weights and biases of a convolution."""
-    return op.in_channels * op.out_channels // op.groups * prod(op.kernel) + op.bias * op.out_channels
 
 
 def _windows_only(site: Site) -> SiteRecord:
@@ -47,7 +40,7 @@ def _windows_only(site: Site) -> SiteRecord:
         saw_padding=None,
         border=None,
         partial_border=None,
-        parameters=parameters(site.op),
+        parameters=parameters_of(site.op),
         macs=None,
         ended=unknown,
     )
@@ -75,7 +68,7 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
         saw_padding=scene.clean.share(node),
         border=scene.borders.of(node),
         partial_border=scene.partial_borders.of(node),
-        parameters=parameters(site.op),
+        parameters=parameters_of(site.op),
         macs=None if sizes is None else site.op.macs(sizes),
         ended=ended or unknown,
     )

@@ -19,6 +19,7 @@ from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout
 from padrewrite.ops.axis import AxisMap, Same, Shift, Slide, Stretch, Whole
 
+
 @dataclass(frozen=True)
 class Gridding:
     """How a run of rates along one axis covers what it spans."""
@@ -84,6 +85,8 @@ def find_chains(layout: Layout) -> tuple[Chain, ...]:
     found: list[Chain] = []
     for run in _runs(layout, set(site_of)):
         windows = [_windows(layout, node) for node in run]
+        if len({len(w) for w in windows}) > 1:
+            continue  # along some axis positions are lost on the way
         by_numbers: dict[tuple[Gridding, Gridding, tuple[str, ...], tuple[str, ...]], list[int]] = {}
         for axis in range(len(windows[0])):
             chain = _along(axis, [w[axis] for w in windows], [site_of[node] for node in run])

@@ -119,4 +119,5 @@ def place(node: fx.Node, scene: Scene) -> str:
     """The name of a call: its site id, or the module that makes it and the function."""
     site = next((s for s, n in scene.layout.sites.items() if n is node), None)
     step = scene.layout.steps.get(node)
-    return site or f"{node.meta.get('fqn') or '(root)'}#{step.name if step else node.name}"
+    fqn = node.meta["at"].owner.fqn if "at" in node.meta else node.meta.get("fqn")
+    return site or f"{fqn or '(root)'}#{step.name if step else node.name}"

@@ -25,7 +25,8 @@ _STYLES = {"held": "green", "failed": "bold red", "skipped": "dim"}
 def fuzz(args: Namespace, violated: int, unrecorded: int) -> int:
     """Checks the networks of ``args`` and shows what came of it; the exit code, of those given the fitting one."""
     passes = args.passes or default_passes()
-    parse_passes(passes)  # a wrong name is an error of usage, not of every network
+    for one in passes:  # a wrong name is an error of usage, not of every network
+        parse_passes([one])
     results = [check_network(args.seed, passes)] if args.count is None else _sweep(args, passes)
     if args.json:
         show_json(results_json(results, passes))

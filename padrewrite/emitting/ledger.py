@@ -102,7 +102,8 @@ class Ledger:
         one = self._passes[index]
         count = {status: sum(d.status == status for d in decisions) for status in _STATUSES}
         contract = one.contract if count["rewritten"] else "-"
-        return PassSummary(one.spec, one.name, sum(self._matches[index].values()), **count, contract=contract)
+        numbers = (sum(self._matches[index].values()), count["rewritten"], count["kept"], count["refused"])
+        return PassSummary(one.spec, one.name, *numbers, contract)
 
     def _unseen(self, index: int) -> list[Decision]:
         """Decisions about convolution modules that no graph contains."""

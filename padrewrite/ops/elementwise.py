@@ -43,15 +43,17 @@ def _norm(call: Called) -> Step:
 
 
 def _along(call: Called) -> Step:
-    """softmax, glu, normalize: one dimension is read as a whole, the others in place."""
+    """softmax, glu, normalize: a position reads itself and one dimension as a whole; glu halves that dimension."""
     rank = len(shape_of(call.x))
     index, default = {"normalize": (2, 1), "glu": (1, -1)}.get(call.name, (1, None))
     dim = call.get(index, "dim", default)
     if dim is None:
         return barrier(call, f"{call.name} without dim")
     chosen = {int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else [dim])}
-    dims = tuple(None if d in chosen else source for d, source in enumerate(same(call.x)))
-    return Step("pointwise", call.name, (Read(call.x, dims),))
+    if call.name == "glu":
+        dims = tuple(None if d in chosen else source for d, source in enumerate(same(call.x)))
+        return Step("pointwise", call.name, (Read(call.x, dims),))
+    return Step("norm", call.name, (Read(call.x, same(call.x), tuple(sorted(chosen))),))
 
 
 def _cumulate(call: Called) -> Step:

@@ -17,6 +17,7 @@ from padrewrite.reporting.layout import GAP, WIDTH, Cell, clean, grid, listing, 
 from padrewrite.reporting.ops import change_text
 
 if TYPE_CHECKING:
+    from padrewrite.analyses.costs import Cost
     from padrewrite.checks.verification import Verification
     from padrewrite.ops.conv import Conv
     from padrewrite.plans import Decision, Plan
@@ -123,19 +124,27 @@ def _of_pass(plan: Plan, index: int) -> list[Decision]:
     return list(plan.decisions[start : start + counts[index]])
 
 
-_COLUMNS = ("pass", "matches", "rewritten", "kept", "refused", "contract", "MACs", "checkpoints")
+_COLUMNS = ("pass", "matches", "rewritten", "kept", "refused", "contract", "params", "MACs", "field", "checkpoints")
 
 
 def _summaries(plan: Plan, width: int) -> RenderableType:
-    """A row per pass. Cost and checkpoints are known for all passes together: they stand in the last row."""
+    """A row per pass with what it changes of the cost, and one for all together."""
     rows: list[tuple[Cell, ...]] = [tuple(Text(c, style="bold") for c in _COLUMNS)]
-    together = (_macs(plan.macs), _checkpoints(plan))
     for s in plan.passes:
-        tail = together if len(plan.passes) == 1 else ("", "")
+        tail = (*_change(s.before, s.after), _checkpoints(plan) if len(plan.passes) == 1 else "")
         rows.append((s.spec, str(s.matches), str(s.rewritten), str(s.kept), str(s.refused), s.contract, *tail))
     if len(plan.passes) != 1:
-        rows.append(("together", "", "", "", "", "", *together))
-    return grid(rows, width, least=(8, 0, 0, 0, 0, 0, 0, 0), fold=(0,), right=(1, 2, 3, 4, 6))
+        ends = (plan.passes[0].before, plan.passes[-1].after) if plan.passes else (None, None)
+        rows.append(("together", "", "", "", "", "", *_change(*ends), _checkpoints(plan)))
+    return grid(rows, width, least=(8, 0, 0, 0, 0, 0, 0, 0, 0, 0), fold=(0,), right=(1, 2, 3, 4, 6, 7, 8))
+
+
+def _change(before: Cost | None, after: Cost | None) -> tuple[str, str, str]:
+    """Parameters and multiply-accumulates gained, and the receptive field that results."""
+    if before is None or after is None:
+        return "-", "-", "-"
+    macs = None if before.macs is None or after.macs is None else (before.macs, after.macs)
+    return f"{after.parameters - before.parameters:+,}", _macs(macs), str(after.field or "-")
 
 
 def _macs(macs: tuple[int, int] | None) -> str:

@@ -136,6 +136,26 @@ def test_optimal_is_the_best_of_all_short_chains(kernel: int) -> None:
                 assert assign_rates(rates, kernel, group=group) == best_of_all(list(rates), kernel, group), rates
 
 
+@pytest.mark.parametrize(
+    ("rates", "kernel", "group"),
+    [
+        ([2, 2, 3, 3, 2, 2, 3, 3], 4, 2),
+        ([2, 2, 2, 9, 9, 9, 2, 2], 3, 3),
+        ([9, 9, 9, 2, 2, 2, 3, 2], 3, 3),
+        ([3, 4, 2, 2, 3, 2, 4], 5, 3),
+        ([2, 9, 8, 2, 2, 3, 9, 2, 7], 3, 4),
+    ],
+)
+def test_optimal_shares_out_what_large_groups_lack(rates: list[int], kernel: int, group: int) -> None:
+    """In the last two the second-best share of some groups is part of the best of all."""
+    assert assign_rates(rates, kernel, group=group) == best_of_all(rates, kernel, group)
+
+
+@given(st.lists(st.sampled_from((2, 2, 2, 3, 5, 9)), min_size=4, max_size=8), st.integers(3, 4), st.integers(2, 3))
+def test_optimal_shares_out_as_the_best_of_all(rates: list[int], kernel: int, group: int) -> None:
+    assert assign_rates(rates, kernel, group=group) == best_of_all(rates, kernel, group)
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(2, 3), st.integers(1, 3))
 def test_optimal_is_the_best_of_all(rates: list[int], kernel: int, group: int) -> None:
     assert assign_rates(rates, kernel, group=group) == best_of_all(rates, kernel, group)
@@ -187,6 +207,14 @@ def test_two_hundred_layers_take_less_than_a_second(chain: str, scope: str) -> N
     assert process_time() - start < 1
     assert len(new) == 200
     assert new != rates
+
+
+def test_cycles_of_large_rates_as_one_group_take_less_than_a_second() -> None:
+    rates = [2**i for i in range(1, 11)] * 3
+    start = process_time()
+    new = assign_rates(rates, kernel=2, scope="chain")
+    assert process_time() - start < 1
+    assert sum(new) == sum(rates)
 
 
 def test_long_groups_that_take_over_from_others() -> None:

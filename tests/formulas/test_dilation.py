@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import permutations, product
 from math import gcd
 from random import Random
 
@@ -95,6 +95,13 @@ def test_theorem_for_strides(layers: list[tuple[int, int, int]]) -> None:
     rates, kernels, strides = zip(*layers)
     read = strided_support(rates, kernels, strides)
     assert is_hole_free(rates, kernels, strides) == (len(read) == max(read) + 1)
+
+
+def test_theorem_for_every_short_chain_with_strides() -> None:
+    for layers in product(range(1, 4), (2, 3), range(1, 4), range(1, 4), (2, 3), range(1, 4), range(1, 4), (2, 3)):
+        rates, kernels, strides = layers[0::3], layers[1::3], (*layers[2::3], 1)
+        read = strided_support(rates, kernels, strides)
+        assert is_hole_free(rates, kernels, strides) == (len(read) == max(read) + 1), (rates, kernels, strides)
 
 
 def test_strides_count_from_the_next_layer_on() -> None:

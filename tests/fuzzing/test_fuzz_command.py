@@ -62,10 +62,10 @@ def specification(out: str) -> Any:
 
 
 def test_one_seed_is_printed_with_what_was_checked(run: Run) -> None:
-    code, out, err = run("--seed", "3", *ONE)
+    code, out, err = run("--seed", "7", *ONE)
     assert (code, err) == (0, "")
-    assert out.startswith("seed 3: ")
-    assert specification(out) == seeded_network(3)
+    assert out.startswith("seed 7: ")
+    assert specification(out) == seeded_network(7)
     lines = [line.split(maxsplit=1) for line in out[out.index("\n)") :].splitlines() if line.startswith("held")]
     assert [line[1].split("  ")[0] for line in lines if "analysis" not in line[1]] == [
         "recording",
@@ -76,27 +76,27 @@ def test_one_seed_is_printed_with_what_was_checked(run: Run) -> None:
 
 
 def test_many_seeds_are_counted(run: Run) -> None:
-    code, out, err = run("--count", "3", "--start", "20", *ONE)
+    code, out, err = run("--count", "2", "--start", "27", *ONE)
     assert (code, err) == (0, "")
-    assert out.startswith("3 networks (seeds 20 to 22), ")
+    assert out.startswith("2 networks (seeds 27 to 28), ")
     rows = dict(re.findall(r"^(\S.*?)\s{2,}(\d+\s+\d+\s+\d+)$", out, re.MULTILINE))
-    assert rows["recording"].split() == ["3", "0", "0"]
-    assert rows["partial-padding: revert"].split() == ["3", "0", "0"]
+    assert rows["recording"].split() == ["2", "0", "0"]
+    assert rows["partial-padding: revert"].split() == ["2", "0", "0"]
     assert all(len(line) <= 100 for line in out.splitlines())
 
 
 def test_json_is_the_same_with_any_number_of_jobs(run: Run) -> None:
     pytest.importorskip("joblib")
-    alone = run("--count", "3", "--json", *ONE)
-    shared = run("--count", "3", "--json", *ONE, "-j", "2")
+    alone = run("--count", "2", "--start", "27", "--json", *ONE)
+    shared = run("--count", "2", "--start", "27", "--json", *ONE, "-j", "2")
     assert alone == shared
     code, out, _ = alone
     content = json.loads(out)
     assert code == 0
     assert content["schema"] == "padrewrite.fuzz/1"
     assert content["passes"] == ["partial-padding"]
-    assert [network["seed"] for network in content["networks"]] == [0, 1, 2]
-    assert eval(content["networks"][1]["spec"], vars(networks)) == seeded_network(1)
+    assert [network["seed"] for network in content["networks"]] == [27, 28]
+    assert eval(content["networks"][1]["spec"], vars(networks)) == seeded_network(28)
     assert (content["failed"], content["refused_by_torch"]) == ([], [])
 
 

@@ -23,10 +23,10 @@ from .sweeping.cache import FOLDER, ROOT, Cache, state_of_sources
 from .sweeping.coverage import coverage_page, totals
 from .sweeping.findings_page import findings_page
 from .sweeping.rows import Row
-from .sweeping.worker import Interrupted, run_apart
+from .sweeping.worker import Interrupted, limit_processor_time, run_apart
 
 LIMIT = 240.0
-"""Seconds for one network."""
+"""Seconds of processor time for one network."""
 
 Measure = Callable[[Entry, float], Row]
 
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. 0: the pages are written; 1: not all has a result yet; 2: nothing matches --only."""
     options = _parser().parse_args(arguments)
     if options.measure:
-        return _measure_here(options.measure, options.out)
+        return _measure_here(options.measure, options.out, options.limit)
     chosen = [entry for entry in ENTRIES if fnmatch(entry.name, options.only)]
     if not chosen:
         print(f"no network is called {options.only!r}; there are {len(ENTRIES)}, as {ENTRIES[0].name}")
@@ -121,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--fresh", action="store_true", help="measure again what has a result")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="networks at a time, one thread each")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one network")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, help="seconds of processor time for one network"
+    )
     parser.add_argument("--cache", type=Path, default=FOLDER, help="where results are kept")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the pages are written")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -129,8 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure_here(name: str, out: Path) -> int:
+def _measure_here(name: str, out: Path, limit: float) -> int:
     """What the process of one network does."""
+    limit_processor_time(limit)
     import torch
 
     from .sweeping.measuring import measure

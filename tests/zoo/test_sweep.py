@@ -358,6 +358,12 @@ def test_a_wrong_revert_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     ("program", "limit", "error", "message"),
     [
         ("import time; time.sleep(60)", 0.3, "timed out", "not done after 0.3 s"),
+        (
+            "from zoo.sweeping.worker import limit_processor_time as limit\nlimit(1)\nwhile True: pass",
+            60,
+            "timed out",
+            "it used up its processor time",
+        ),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 60, "killed", "by signal SIGKILL"),
         ("raise MemoryError('no room')", 60, "ended early", "exit status 1: MemoryError: no room"),
     ],

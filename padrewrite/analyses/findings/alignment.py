@@ -9,7 +9,7 @@ from math import lcm
 import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding
-from padrewrite.analyses.findings.codes import axes_text, finding, names
+from padrewrite.analyses.findings.codes import axes_text, finding, many, names
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase
 from padrewrite.analyses.scene import Scene, place
@@ -29,8 +29,14 @@ def half_pixel_shifts(graph: Graph, scene: Scene | None) -> Iterator[Finding]:
         windows = [axis_of(site.op, a) for a in range(site.op.window.rank)]
         slides = [w for w in windows if isinstance(w, Slide)]
         axes = [a for a, w in enumerate(slides) if w.stride == 1 and w.reach % 2]
-        if axes:
+        if axes and not _is_causal(site):
             yield _half_pixel(site, slides, axes, scene)
+
+
+def _is_causal(site: Site) -> bool:
+    """A signal's convolution that is padded before it only, by all of its reach: it is meant to look back."""
+    w = site.op.window
+    return w.rank == 1 and w.hi == (0,) and w.lo[0] == w.span[0] - 1 > 0
 
 
 def _half_pixel(site: Site, slides: Sequence[Slide], axes: list[int], scene: Scene | None) -> Finding:
@@ -79,7 +85,9 @@ def misaligned_merges(scene: Scene) -> Iterator[Finding]:
 
 
 def shifted_outputs(scene: Scene) -> Iterator[Finding]:
-    """Outputs as large as the input that do not sit on its pixels."""
+    """Outputs as large as the input that do not sit on its pixels; causal signal networks look back on purpose."""
+    if any(_is_causal(site) for site in scene.graph.convs()):
+        return
     for index, node in enumerate(scene.layout.outputs):
         axes = scene.layout.axes.get(node, ())
         off: list[tuple[int, AxisPhase]] = []
@@ -149,7 +157,8 @@ def uneven_padding(scene: Scene) -> Iterator[Finding]:
             alike.setdefault((_input_size(scene, axis), uneven, _nearest_even(axis, windows, scene)), []).append(axis)
     for (size, uneven, nearest), axes in alike.items():
         sites = tuple(dict.fromkeys(place(node, scene) for node in uneven))
-        message = f"at size {size} along {_dims(axes)}, {len(sites)} strided windows pad unevenly"
+        windows = f"{many(len(sites), 'strided window')} {'pad' if len(sites) > 1 else 'pads'} unevenly"
+        message = f"at size {size} along {_dims(axes)}, {windows}"
         if nearest is not None:
             message += f"; none would at {' or '.join(map(str, nearest))}" if nearest else "; no size near avoids it"
         numbers = {"inputs": [[a.input, a.dim] for a in axes], "size": size, "nearest": list(nearest or ())}
@@ -160,7 +169,8 @@ def uneven_padding(scene: Scene) -> Iterator[Finding]:
 def _dims(axes: Sequence[Origin]) -> str:
     one = len({axis.input for axis in axes}) == 1 and axes[0].input == 0
     texts = [f"{axis.dim}" if one else f"{axis.dim} of input {axis.input}" for axis in axes]
-    return f"input dimension{'s' * (len(axes) > 1)} {' and '.join(texts)}"
+    listed = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+    return f"input dimension{'s' * (len(axes) > 1)} {listed}"
 
 
 def _is_uneven(window: Slide, n: int) -> bool:

@@ -10,7 +10,7 @@ from padrewrite.analyses.analysis import Finding, Severity
 CODES: Mapping[str, tuple[Severity, str]] = {
     "gridding": ("warning", "a dilated chain leaves holes, even with the convolutions that lead into it"),
     "misaligned-merge": ("warning", "an add or concat joins branches that sit on different coordinates"),
-    "half-pixel-shift": ("warning", "an even reach at stride 1 moves every output by half a pixel"),
+    "half-pixel-shift": ("warning", "an odd d(k-1) at stride 1 moves every output by half a pixel"),
     "shifted-output": ("warning", "an output of the input's size does not sit on the input's pixels"),
     "padded-weights": ("warning", "fewer than half of a convolution's weights meet real input"),
     "degenerate-kernel": ("warning", "some taps of a kernel never see the input at this size"),
@@ -31,6 +31,11 @@ CODES: Mapping[str, tuple[Severity, str]] = {
 def finding(code: str, site: str, message: str, numbers: Mapping[str, Any], **rest: Any) -> Finding:
     """A finding with its code's severity."""
     return Finding(code, site, message, CODES[code][0], numbers, **rest)
+
+
+def many(count: int, singular: str) -> str:
+    """``3 convolutions``, ``1 convolution``."""
+    return f"{count} {singular}{'s' * (count != 1)}"
 
 
 def names(sites: list[str] | tuple[str, ...], most: int = 3) -> str:

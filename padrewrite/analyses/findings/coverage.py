@@ -10,7 +10,7 @@ import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding
 from padrewrite.analyses.chains import Chain, Gridding
-from padrewrite.analyses.findings.codes import axes_text, finding, names
+from padrewrite.analyses.findings.codes import axes_text, finding, many, names
 from padrewrite.analyses.scene import Scene, place
 from padrewrite.graph import Graph
 from padrewrite.ops.conv import Conv
@@ -30,7 +30,7 @@ def gridding(scene: Scene) -> Iterator[Finding]:
             yield _gridding("gridding", chain, what, scene)
         elif not chain.alone.hole_free:
             alone = f"rates {_list(chain.alone)}{where} leave holes by themselves{_apart(chain.alone, len(chain.axes))}"
-            filled = f"the {len(chain.lead_in)} convolutions of rate 1 before them fill these (score "
+            filled = f"the {many(len(chain.lead_in), 'convolution')} of rate 1 before them fill these (score "
             what = f"{alone}; {filled}{chain.with_lead_in.score:.2g})"
             yield _gridding("weak-gridding", chain, what, scene)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from padrewrite.analyses.analysis import Finding
-from padrewrite.analyses.findings.codes import finding
+from padrewrite.analyses.findings.codes import finding, many
 from padrewrite.analyses.layout import Lost
 from padrewrite.analyses.scene import BEHIND_POOL, Scene, place
 
@@ -20,6 +20,6 @@ def reasoning_ended(scene: Scene) -> Iterator[Finding]:
     for reason, sites in behind.items():
         at = next((n for n, axes in scene.layout.axes.items() if any(a == Lost(reason) for a in axes)), None)
         where = place(at, scene) if at is not None else sites[0]
-        message = f"spatial reasoning ended here, because {reason}; {len(sites)} convolutions behind it"
+        message = f"spatial reasoning ended here, because {reason}; {many(len(sites), 'convolution')} behind it"
         source = at.meta.get("source") if at is not None else None
         yield finding("reasoning-ended", where, message, {"behind": len(sites)}, source=source, sites=tuple(sites))

@@ -20,7 +20,7 @@ from ..networks import Inputs, Network, tensors_in
 from ..test_networks import RunGraph, distance, mapped, run, weight_shape
 from .rows import ANALYZE, COUNT, EAGER, PRINT, RECORD, Analysed, Failure, Finding, PassRow, Refusal, Row
 
-FULL_CONVOLUTIONS, FULL_MACS = 150, 4_000_000_000
+FULL_CONVOLUTIONS, FULL_MACS = 60, 1_000_000_000
 """Networks up to this size are verified end to end too."""
 LARGEST_DIFFERENCE = 1e-6
 """Between the recorded graph and eager in float32, relative to the largest output."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from ..catalogue import Entry
 from .rows import Failure, Row
 
 TESTS = Path(__file__).resolve().parents[2]
+PATIENCE = 4
+"""Times its limit that a process may take in all, on a machine that is busy with others."""
 ENDED_FROM_OUTSIDE = (-signal.SIGINT, -signal.SIGTERM)
 
 
@@ -22,7 +26,7 @@ class Interrupted(Exception):
 
 
 def run_apart(entry: Entry, limit: float) -> Row:
-    """The row of ``entry``, measured in a new process of at most ``limit`` seconds.
+    """The row of ``entry``, measured in a new process of at most ``limit`` seconds of processor time.
 
     Raises:
         Interrupted.
@@ -30,7 +34,13 @@ def run_apart(entry: Entry, limit: float) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, "-m", "zoo.sweep", "--measure", entry.name, "--out", str(out)]
-        return _row_of(entry, command, out, limit)
+        return _row_of(entry, [*command, "--limit", str(limit)], out, PATIENCE * limit)
+
+
+def limit_processor_time(seconds: float) -> None:
+    """Has the system end this process once it has used so much."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
 
 
 def _row_of(entry: Entry, command: list[str], out: Path, limit: float) -> Row:
@@ -49,6 +59,8 @@ def _row_of(entry: Entry, command: list[str], out: Path, limit: float) -> Row:
         raise Interrupted(entry.name)
     if out.exists():
         return Row.from_json(json.loads(out.read_text(encoding="utf-8")))
+    if process.returncode == -signal.SIGXCPU:
+        return _failed(entry, "timed out", "it used up its processor time")
     if process.returncode < 0:
         return _failed(entry, "killed", f"by signal {signal.Signals(-process.returncode).name}")
     last = (errors.strip().splitlines() or ["it said nothing"])[-1]
