@@ -91,7 +91,6 @@ def make_plan(
         passes=tuple(summaries),
         decisions=tuple(decisions),
         edits=tuple(edits.values()),
-        macs=_macs(graph, current),
         grids=tuple(grids),
         notes=graph.notes + tuple(notes) + _batch_norm_note(model, edits, summaries),
         _graph=graph,
@@ -236,11 +235,6 @@ def _summary(one: Pass, outcome: Outcome, before: Cost, after: Cost) -> PassSumm
         count[decision.status] += 1
     contract = outcome.contract.kind if count["rewritten"] else "-"
     return PassSummary(one.spec, one.name, outcome.matches, **count, contract=contract, before=before, after=after)
-
-
-def _macs(before: Graph, after: Graph) -> tuple[int, int] | None:
-    totals = [cost_of(graph).macs for graph in (before, after)]
-    return None if totals[0] is None or totals[1] is None else (totals[0], totals[1])
 
 
 def _batch_norm_note(

@@ -89,8 +89,6 @@ class Plan:
     passes: tuple[PassSummary, ...]
     decisions: tuple[Decision, ...]
     edits: tuple[Edit, ...]
-    macs: tuple[int, int] | None = None
-    """Multiply-accumulates of all convolutions for one sample, before and after; None without inputs."""
     grids: tuple[GridStage, ...] = ()
     notes: tuple[str, ...] = ()
     version: str = __about__.VERSION
@@ -117,6 +115,13 @@ class Plan:
         if self._inputs is not None or self.inputs is None:
             return self._inputs
         return Inputs.from_spec(dict(self.inputs))
+
+    @property
+    def macs(self) -> tuple[int, int] | None:
+        """Multiply-accumulates of all convolutions for one sample, before and after; None without inputs."""
+        ends = (self.passes[0].before, self.passes[-1].after) if self.passes else (None, None)
+        found = [cost.macs for cost in ends if cost is not None and cost.macs is not None]
+        return (found[0], found[1]) if len(found) == 2 else None
 
     def why_not(self, site: str) -> str:
         """What each pass decided about a site and, where it was not rewritten, the condition that failed."""

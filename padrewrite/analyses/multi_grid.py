@@ -4,56 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch.fx as fx
 
-from padrewrite.analyses.chains import Flow
-from padrewrite.analyses.layout import read_layout
+from padrewrite.analyses.chains import Flow, find_chains
+from padrewrite.analyses.layout import Layout, read_layout
 from padrewrite.analyses.strides import Blocked, Regrid
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.conv import Conv, with_padding
+from padrewrite.ops.window import Ints
 
 
 def multiply(graph: Graph, change: Regrid, multi_grid: Sequence[int] | None, convention: str) -> Regrid:
-    """``change`` with the last stage's rates multiplied; without multi-grid, with the convention's rate at its start.
+    """``change`` with the last stage's rates multiplied, and with the convention's rate where a stride is lost.
 
     Only convolutions with a window get a rate, never 1x1. The sites whose rate is no longer the one that keeps the
     grid, and all behind them, leave ``grid``.
     """
     last = convention == "stride_last" or (convention == "auto" and multi_grid is not None)
-    if multi_grid is None and not last:
-        return change
-    stage = _stage(graph, change)
-    units = tuple(multi_grid or (1,))
-    if not stage or len(stage) % len(units):
-        reason = f"the last stage has {len(stage)} spatial convolutions in a row, for {len(units)} rates"
-        return replace(change, blocked=Blocked("no-stage", reason))
-    each = len(stage) // len(units)
-    ops, ended = dict(change.ops), dict(change.ended)
-    broken: list[str] = []
-    for place, site in enumerate(stage):
-        op = ops.get(site.id, site.op)
-        assert isinstance(op, Conv)
-        rate = _stage_rate(stage, change) if last else op.dilation
-        wanted = tuple(r * units[place // each] if k > 1 else 1 for r, k in zip(rate, op.kernel))
-        if wanted != op.dilation:
-            ops[site.id] = _with_rate(op, wanted)
-            broken.append(site.id)
-    if broken:
-        reason = f"{broken[0]}, whose rate {'multi_grid' if multi_grid else convention} sets"
-        behind = _behind(graph, broken[0])
-        ended |= {site: reason for site in change.grid if site in behind or site not in graph.sites}
-        ended |= dict.fromkeys(broken, reason)
-    return replace(change, ops=ops, ended=ended, grid={s: f for s, f in change.grid.items() if s not in ended})
+    if not change.ops:
+        return change if multi_grid is None else _as_it_is(graph, change, multi_grid)
+    wanted = {s: change.finer[s] for s in change.strided if last}
+    if multi_grid is not None:
+        stage = _stage(graph, change)
+        if not stage or len(stage) % len(multi_grid):
+            reason = f"the last stage has {len(stage)} spatial convolutions in a row, for {len(multi_grid)} rates"
+            return replace(change, blocked=Blocked("no-stage", reason))
+        each = len(stage) // len(multi_grid)
+        for place, site in enumerate(stage):
+            rate = change.finer[site.id] if last else _changed(change, site).dilation
+            wanted[site.id] = tuple(r * multi_grid[place // each] for r in rate)
+    new = {s: _with_rate(_changed(change, graph.sites[s]), wanted[s]) for s in graph.sites if s in wanted}
+    broken = [s for s, op in new.items() if op != _changed(change, graph.sites[s])]
+    change = replace(change, ops={**change.ops, **{s: new[s] for s in broken}})
+    return _without_grid(graph, change, broken, "multi_grid" if multi_grid else convention)
+
+
+def _as_it_is(graph: Graph, change: Regrid, multi_grid: Sequence[int]) -> Regrid:
+    """Where nothing loses its stride: as it is if a chain ends in rates of that ratio, else there is no stage."""
+    for chain in find_chains(read_layout(graph)):
+        for count in range(len(multi_grid), len(chain.rates) + 1, len(multi_grid)):
+            units = [unit for unit in multi_grid for _ in range(count // len(multi_grid))]
+            ratios = {rate * units[0] == unit * chain.rates[-count] for rate, unit in zip(chain.rates[-count:], units)}
+            if ratios == {True}:
+                return change
+    reason = f"nothing loses its stride, and no chain has rates in the ratio {','.join(map(str, multi_grid))}"
+    return replace(change, blocked=Blocked("no-stage", reason))
 
 
 def _stage(graph: Graph, change: Regrid) -> list[Site]:
     """The run of spatial convolutions behind the last stride, the one that carried it included if it is spatial."""
-    layout = read_layout(graph)
-    flow = Flow(layout)
+    flow = Flow(read_layout(graph))
     nodes = {graph.node_of(site.id): site for site in graph.convs()}
-    finest = max((f for site, f in change.grid.items() if site in graph.sites), default=())
-    members = {n for n, s in nodes.items() if change.grid.get(s.id) == finest and max(s.op.kernel) > 1}
+    finest = max((f for site, f in change.finer.items() if site in graph.sites), default=())
+    members = {n for n, s in nodes.items() if change.finer.get(s.id) == finest and max(s.op.kernel) > 1}
     chosen = {n for n in members if isinstance(nodes[n].op, Conv)}
     after: dict[fx.Node, fx.Node] = dict(flow.links(chosen.__contains__))
     starts = [n for n in flow.spatial if n in chosen and n not in after.values()]
@@ -65,22 +70,37 @@ def _stage(graph: Graph, change: Regrid) -> list[Site]:
     return [nodes[n] for n in run]
 
 
-def _stage_rate(stage: Sequence[Site], change: Regrid) -> tuple[int, ...]:
-    factors = change.grid[stage[0].id]
-    return tuple(factors)
+def _changed(change: Regrid, site: Site) -> Conv:
+    op = change.ops.get(site.id, site.op)
+    assert isinstance(op, Conv)
+    return op
 
 
-def _with_rate(op: Conv, rate: tuple[int, ...]) -> Conv:
+def _with_rate(op: Conv, rate: Ints) -> Conv:
+    """``op`` dilated by ``rate`` on the axes on which it has a window, and padded accordingly."""
+    rate = tuple(r if k > 1 else d for r, k, d in zip(rate, op.kernel, op.dilation))
     pairs = [(lo * r // d, hi * r // d) for (lo, hi), r, d in zip(op.padding, rate, op.dilation)]
     padded = with_padding(op, pairs)
     return replace(padded, window=replace(padded.window, dilation=rate))
 
 
-def _behind(graph: Graph, first: str) -> set[str]:
-    """Convolutions that depend on a site, itself included."""
-    layout = read_layout(graph)
-    reached = {graph.node_of(first)}
+def _without_grid(graph: Graph, change: Regrid, broken: Sequence[str], what: str) -> Regrid:
+    """``change`` that promises no grid at the sites ``broken`` and behind them."""
+    if not broken:
+        return change
+    reason = f"{broken[0]}, whose rate {what} sets"
+    behind = _behind(graph, read_layout(graph), broken)
+    ended = {**change.ended, **dict.fromkeys(behind & {*change.grid, *broken}, reason)}
+    return replace(change, ended=ended, grid={s: f for s, f in change.grid.items() if s not in ended})
+
+
+def _behind(graph: Graph, layout: Layout, first: Sequence[str]) -> set[str]:
+    """Convolutions, pools and outputs that depend on sites, these included."""
+    assert graph.nodes is not None
+    reached = {graph.node_of(site) for site in first}
     for node, step in layout.steps.items():
-        if any(read.node in reached for read in step.reads):
+        if any(n in reached for n in (*(read.node for read in step.reads), *step.besides)):
             reached.add(node)
-    return {site for site, node in layout.sites.items() if node in reached}
+    outputs: Any = next(n for n in graph.nodes.nodes if n.op == "output").args[0]
+    named = {**layout.sites, **graph.pool_nodes, **{f"(output {i})": n for i, n in enumerate(outputs)}}
+    return {name for name, node in named.items() if node in reached}

@@ -7,25 +7,23 @@ every position, ``new[..., ::factor] == old`` ([DLv3] Section 3.1, with borders 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import torch.fx as fx
 
+from padrewrite.analyses.fineness import AxisState, size_stays, why_it_ends
 from padrewrite.analyses.layout import Layout, Lost, read_layout
-from padrewrite.analyses.uniform import is_uniform
 from padrewrite.errors import RegionBlocked
 from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.axis import AxisMap, Bins, Same, Slide, Spread, Stretch, Whole
 from padrewrite.ops.conv import Conv
-from padrewrite.ops.following import read_step
 from padrewrite.ops.pool import Pool
 from padrewrite.ops.resample import Resample
-from padrewrite.ops.sizes import evaluate_size
-from padrewrite.ops.step import Read, Regroup, Step, shape_of
-from padrewrite.ops.window import Ints
+from padrewrite.ops.step import Read, Step, shape_of
+from padrewrite.ops.window import Ints, Window
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,6 @@ class Blocked:
 
     code: str
     reason: str
-
-
-@dataclass(frozen=True)
-class AxisState:
-    """One dimension of a tensor: its scale in the old network, and how much finer it is in the new one."""
-
-    scale: Fraction
-    """Input pixels per position; 0 behind an adaptive pool, whose bins are no grid."""
-    factor: int | None
-    """None: as fine as what it is merged with, as after a resize to another tensor's size."""
-    size: int | None
-    """In the new network; None if it is not known."""
 
 
 Windows = dict[int, tuple[int, AxisState]]
@@ -58,10 +44,12 @@ class Regrid:
 
     ops: dict[str, Conv | Pool] = field(default_factory=dict)
     """Per site that changes its new op; convolutions and pools."""
+    finer: dict[str, Ints] = field(default_factory=dict)
+    """Convolutions and pools whose output is finer, and how much."""
     grid: dict[str, Ints] = field(default_factory=dict)
     """Convolutions, pools and model outputs ("(output 0)") whose old values stand in the new ones at these steps."""
     ended: dict[str, str] = field(default_factory=dict)
-    """Changed convolutions for which that is not so, and where it ended."""
+    """Changed operations and model outputs for which that is not so, and where it ended."""
     strided: list[str] = field(default_factory=list)
     """Sites that lose stride."""
     finest: int = 1
@@ -103,14 +91,16 @@ class _Regridder:
         assert self.graph.nodes is not None
         outputs: Any = next(n for n in self.graph.nodes.nodes if n.op == "output").args[0]
         for index, node in enumerate(outputs):
-            factors = _factors(self.states.get(node, ()), max(0, len(self.states.get(node, ())) - 2))
-            if node not in self.ended and any(f > 1 for f in factors):
+            states = self.states.get(node, ())
+            factors = _factors(states, max(0, len(states) - 2))
+            if node in self.ended:
+                self.made.ended[f"(output {index})"] = self.ended[node]
+            elif any(f > 1 for f in factors):
                 self.made.grid[f"(output {index})"] = factors
 
     def _step(self, node: fx.Node, step: Step) -> None:
         reasons = [self.ended[n] for n in (*(read.node for read in step.reads), *step.besides) if n in self.ended]
-        ends = next((reason for read in step.reads for reason in self._ends(node, step, read)), None)
-        ends = ends or self._made_up(node, step)
+        ends = why_it_ends(node, step, self.states)
         if reasons or ends:
             self.ended[node] = reasons[0] if reasons else f"{ends}"
         site = self.site_of.get(node)
@@ -128,62 +118,6 @@ class _Regridder:
         if site is not None:
             self._check_positions(node, site)
             self._change(node, site, windows)
-
-    def _ends(self, node: fx.Node, step: Step, read: Read) -> Iterator[str]:
-        """Why values on the grid are no longer those of the old network."""
-        fine = [d for d, state in enumerate(self.states[read.node]) if state is not None and state.factor not in (1,)]
-        kept = {s[0]: s[1] for s in read.dims if isinstance(s, tuple)}
-        for d in fine:
-            axis = kept.get(d)
-            if d in read.pooled:
-                yield f"{step.name}, whose statistics are taken over all positions"
-            elif axis is None and step.kind == "reshape":
-                self._check_head(node, step, read, d)
-                yield f"{step.name}, which regroups positions"
-            elif axis is None or isinstance(axis, Whole):
-                self._check_linear(node, step, d)
-                yield f"{step.name}, which reads all positions"
-            elif isinstance(axis, (Resample, Bins)):
-                yield f"{step.name}, which resamples"
-
-    def _made_up(self, node: fx.Node, step: Step) -> str | None:
-        """Why not, where positions meet values that the forward makes for each of them (coordinates, noise)."""
-        for n in step.besides:
-            if any(s is not None and s.factor != 1 for s in self.states.get(n, ())):
-                raise RegionBlocked("unknown-positions", f"the weight of {self._name(node, step)} is a map on the finer grid")
-        fine = [d for d, s in enumerate(self._joined_factors(node, step)) if s != 1]
-        if not fine or len(node.all_input_nodes) < 2 or node in self.site_of:
-            return None
-        for read in read_step(node).reads:
-            for source in (read.dims[d] for d in fine):
-                state = self.states.get(read.node, ())[source[0]] if isinstance(source, tuple) else None
-                if isinstance(source, tuple) and state is None and not is_uniform(read.node, source[0]):
-                    return f"{step.name}, which reads values made for each position"
-        return None
-
-    def _joined_factors(self, node: fx.Node, step: Step) -> list[int | None]:
-        """Per dimension of a result a factor that some operand has there, 1 if none has."""
-        found: list[int | None] = [1] * len(shape_of(node))
-        for read in step.reads:
-            for d, source in enumerate(read.dims):
-                state = self.states[read.node][source[0]] if isinstance(source, tuple) else None
-                found[d] = state.factor if state is not None and state.factor != 1 else found[d]
-        return found
-
-    def _check_head(self, node: fx.Node, step: Step, read: Read, dim: int) -> None:
-        """A flattened map with its channels goes into a layer of fixed size; so does one that was a single position."""
-        raw = next((r for r in read_step(node).reads if r.node is read.node), None)
-        merged = [s for s in (raw.dims if raw is not None else ()) if isinstance(s, Regroup) and dim in s.dims]
-        shape, states = shape_of(read.node), self.states[read.node]
-        state, name = states[dim], node.meta.get("fqn") or "the model"
-        if any(states[d] is None and shape[d] > 1 for s in merged for d in s.dims):
-            raise RegionBlocked("fixed-size-head", f"{name} flattens the map for a layer of fixed size")
-        if shape[dim] == 1 and step.name != "getitem" and state is not None and state.size != 1:
-            raise RegionBlocked("fixed-size-head", f"{name} drops a dimension of size 1, which would have {state.size}")
-
-    def _check_linear(self, node: fx.Node, step: Step, dim: int) -> None:
-        if step.name == "linear" and dim == len(shape_of(node)) - 1:
-            raise RegionBlocked("fixed-size-head", f"{self._name(node, step)} multiplies positions by a matrix of fixed size")
 
     def _through(
         self, node: fx.Node, step: Step, dim: int, read: Read, source: tuple[int, AxisMap], windows: Windows
@@ -220,20 +154,16 @@ class _Regridder:
         return AxisState(state.scale, None, axis.count)
 
     def _factor_of_size(self, node: fx.Node, axis: int, count: int, state: AxisState) -> int | None:
-        """1 if a map is resized to a size that stays; None if it may be that of a map on the finer grid."""
-        size = node.kwargs.get("size", node.args[1] if len(node.args) > 1 else None)
-        one: Any = size[axis] if isinstance(size, (tuple, list)) else size
-        if isinstance(one, fx.Node):
-            stays = one.target is evaluate_size and one.args[0] in one.args[1]  # pyright: ignore[reportOperatorIssue]
-        else:
-            stays = self.graph.how == "symbolic"
+        """1 if a map is resized to a size that stays; None if that may be the size of a map on the finer grid."""
+        if size_stays(node, axis, self.graph.how == "symbolic"):
+            return 1
         finer = (
             shape_of(other)[d] == count
             for other, states in self.states.items()
             for d, s in enumerate(states)
             if s is not None and s.factor != 1
         )
-        return 1 if stays or (state.factor == 1 and not any(finer)) else None
+        return None if state.factor != 1 or any(finer) else 1
 
     def _window(self, node: fx.Node, dim: int, axis: Slide, state: AxisState, windows: Windows) -> AxisState:
         site, stride = self.site_of[node].id, axis.stride
@@ -274,13 +204,10 @@ class _Regridder:
         return max(known or states, key=lambda state: (-state.scale.denominator, state.scale))
 
     def _check_positions(self, node: fx.Node, site: Site | PoolSite) -> None:
-        """A window behind something that ended the grid must still know its factor."""
-        rank = len(shape_of(node))
-        dims = range(rank - site.op.window.rank, rank)
-        lost = any(isinstance(self.layout.axes[node][d], Lost) for d in dims)
-        if lost and node in self.ended and max(site.op.kernel) > 1:
-            told = f"{site.id} reads positions that are not followed: {self.ended[node]}"
-            raise RegionBlocked("unknown-positions", told)
+        """A window behind something that ended the grid must still know its factor, and a stride what it adds to."""
+        lost = [axis.reason for axis in self.layout.axes[node][-site.op.window.rank :] if isinstance(axis, Lost)]
+        if lost and (max(site.op.window.stride) > 1 or (node in self.ended and max(site.op.kernel) > 1)):
+            raise RegionBlocked("unknown-positions", f"{site.id} reads positions that are not followed: {lost[0]}")
 
     def _change(self, node: fx.Node, site: Site | PoolSite, windows: Windows) -> None:
         op = site.op
@@ -289,6 +216,7 @@ class _Regridder:
         axes = [windows.get(d) for d in dims]
         factors = _factors(self.states[node], op.window.rank)
         if any(f > 1 for f in factors):
+            self.made.finer[site.id] = factors
             if node in self.ended:
                 self.made.ended[site.id] = self.ended[node]
             else:
@@ -306,6 +234,7 @@ class _Regridder:
             lo=tuple(p * f for p, f in zip(w.lo, before)),
             hi=tuple(p * f for p, f in zip(w.hi, before)),
         )
+        _check_pool(site, window, [a[1].size if a is not None else None for a in axes])
         if strides != w.stride:
             self.made.strided.append(site.id)
         if window != w:
@@ -331,8 +260,6 @@ def _blocking(axis: AxisMap) -> str:
 
 def _check_op(site: Site | PoolSite, before: Ints, sizes: Sequence[int | None]) -> None:
     op = site.op
-    if isinstance(op, Pool) and op.ceil:
-        raise RegionBlocked("ceil-mode", f"{site.id} rounds its size up, which depends on the stride")
     if isinstance(op, Conv) and any(f > 1 for f in before):
         if not site.handle.pads_fixed:
             raise RegionBlocked("size-dependent-padding", f"the padding of {site.id} is computed from its input's size")
@@ -343,3 +270,14 @@ def _check_op(site: Site | PoolSite, before: Ints, sizes: Sequence[int | None]) 
                 rule = "its size" if mode == "circular" else "its size less 1"
                 raise RegionBlocked("border-mode", f"{site.id} pads by {mode}: {rule} ({n}) must be a multiple of {f}")
 
+
+def _check_pool(site: Site | PoolSite, window: Window, sizes: Sequence[int | None]) -> None:
+    op = site.op
+    if not isinstance(op, Pool):
+        return
+    if op.ceil:
+        raise RegionBlocked("ceil-mode", f"{site.id} rounds its size up, which depends on the stride")
+    blind = [n for a, n in enumerate(sizes) if n is not None and 0 in window.counts(a, n)]
+    if blind and not (op.average and op.counted):
+        told = f"between the old positions of {site.id} a window would see nothing but padding at size {blind[0]}"
+        raise RegionBlocked("blind-window", told)

@@ -20,7 +20,7 @@ _FILLED = (
 
 
 def is_uniform(node: fx.Node, dim: int) -> bool:
-    """Whether all positions along ``dim`` surely hold the same value, in a tensor to which no input brings positions."""
+    """Whether all positions along ``dim`` surely hold one value, in a tensor to which no input brings positions."""
     if shape_of(node)[dim] == 1:
         return True
     if node.op != "call_function":

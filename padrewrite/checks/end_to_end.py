@@ -75,25 +75,29 @@ def _calls_of(graph: Graph, fqn: str) -> list[str]:
 
 
 class _Reference:
-    """Override for ``execute``: chosen sites by the naive reference, their explicit pads passed over."""
+    """Override for ``execute``: chosen sites by the naive reference, which reads what their explicit pads read."""
 
     def __init__(self, graph: Graph, ops: Mapping[str, tuple[Conv | Pool, bool]], poison: bool = False) -> None:
         convs = {site: op for site, (op, _) in ops.items() if isinstance(op, Conv)}
         self._sites = {graph.node_of(site): (site, op) for site, op in convs.items()}
         self._pools = {graph.pool_nodes[site]: op for site, (op, _) in ops.items() if isinstance(op, Pool)}
-        self._pads = {pad for site, (_, folded) in ops.items() if folded for pad in graph.pads_of(site)}
+        pads = {site: graph.pads_of(site) for site, (_, folded) in ops.items() if folded}
+        self._first_pad = {site: found[-1] for site, found in pads.items() if found}
+        self._unpadded: dict[fx.Node, Any] = dict.fromkeys(self._first_pad.values())
         self._graph = graph
         self._poison = poison
 
     def __call__(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if node in self._pads and all(user in self._pads or user in self._sites for user in node.users):
-            return args[0] if args else kwargs["input"]
+        if node in self._unpadded:
+            self._unpadded[node] = args[0] if args else kwargs["input"]
+            return NotImplemented
         if node in self._pools and _spelled_out(self._pools[node], node):
             return reference_pool(self._pools[node], args[0] if args else kwargs["input"])
         if node not in self._sites:
             return NotImplemented
         site, op = self._sites[node]
         x, weight, bias = self._graph.operands_of(site, args, kwargs)
+        x = self._unpadded[self._first_pad[site]] if site in self._first_pad else x
         if self._poison:
             return _poisoned(op, x, weight, bias)
         batched = x if x.dim() == op.window.rank + 2 else x.unsqueeze(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 
 from padrewrite.formulas.checking import at_least, read_rates
@@ -57,18 +58,69 @@ def assign_rates(
     if scope not in SCOPES:
         raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(map(repr, SCOPES))}")
     if policy == "optimal":
-        return _optimal(read, kernel, len(read) if scope == "chain" else group)
+        return _optimal(read, kernel, [read], len(read) if scope == "chain" else group)
     if policy not in PRESETS:
         known = ", ".join(map(repr, ("optimal", *PRESETS)))
         raise ValueError(f"policy={policy!r} is unknown; choose one of {known}")
-    runs = [(rate, len(list(same))) for rate, same in groupby(read)]
-    return [new for rate, length in runs for new in PRESETS[policy](rate, length)]
+    return [new for rate, length in _runs(read) for new in PRESETS[policy](rate, length)]
 
 
-def _optimal(rates: list[int], kernel: int, group: int) -> list[int]:
+def assign_by_stage(rates: Sequence[int], kernel: int, policy: str, scope: str, group: int) -> list[int]:
+    """As ``assign_rates``, but where the chain is made of stages, no group takes layers of two of them.
+
+    A stage is two layers or more of one rate. What the groups of one stage lack, those of the others take.
+    """
+    runs = _runs(list(rates))
+    if policy != "optimal" or scope == "chain" or min(length for _, length in runs) < 2:
+        return assign_rates(rates, kernel, policy, scope, group)
+    return _optimal(list(rates), kernel, [[rate] * length for rate, length in runs], group)
+
+
+def is_for_preset(rates: Sequence[int], policy: str) -> bool:
+    """Whether a preset is meant for these rates: dilated stages of two layers or more, of a rate that it knows."""
+    if policy == "none":
+        return True
+    known = BIGGER if policy == "bigger" else range(1, max(rates) + 1)
+    return all(rate in known and (length > 1 or rate == 1) for rate, length in _runs(list(rates)))
+
+
+def is_from_preset(rates: Sequence[int], policy: str) -> bool:
+    """Whether some chain of stages, as ``is_for_preset`` knows them, would get these rates."""
+    given = list(rates)
+
+    @cache
+    def explained(start: int, before: int) -> bool:
+        first = given[start] if start < len(given) else 0
+        return start == len(given) or any(
+            given[start:end] == PRESETS[policy](rate, end - start) and explained(end, rate)
+            for rate in {1, 2, 3, 4, first, first + 1} - {before}
+            for end in range(start + 1 + (rate > 1), len(given) + 1)
+            if is_for_preset([rate] * (end - start), policy)
+        )
+
+    return explained(0, 0)
+
+
+def is_from_groups(rates: Sequence[int], kernels: Sequence[int], group: int) -> bool:
+    """Whether ``optimal`` may have made these rates, group by group, from a chain with holes.
+
+    Such a chain of n layers has a sum of 2n or more, and keeps it: its least rate is 2 or more, or after j rates of sum
+    s >= j, in ascending order, come n - j of 2 + s or more.
+    """
+    groups = [list(rates[i : i + group]) for i in range(0, len(rates), group)]
+    made = all(one[0] == 1 and one == sorted(one) and is_hole_free(one, kernels[0]) for one in groups)
+    return made and len(set(kernels)) == 1 and sum(rates) >= 2 * len(rates)
+
+
+def _runs(rates: list[int]) -> list[tuple[int, int]]:
+    """Each run of equal rates as rate and length."""
+    return [(rate, len(list(same))) for rate, same in groupby(rates)]
+
+
+def _optimal(rates: list[int], kernel: int, stages: Sequence[list[int]], group: int) -> list[int]:
     if is_hole_free(rates, kernel):
         return rates
-    return share_out([tuple(rates[i : i + group]) for i in range(0, len(rates), group)], kernel)
+    return share_out([tuple(one[i : i + group]) for one in stages for i in range(0, len(one), group)], kernel)
 
 
 def _none(rate: int, length: int) -> list[int]:

@@ -78,7 +78,7 @@ def plan_parts(plan: Plan, width: int = WIDTH, full: bool = False, notes: bool =
     for index, summary in enumerate(plan.passes):
         decisions = _of_pass(plan, index)
         yield Text("-" * width, style="dim")
-        if len(plan.passes) > 1:
+        if len(plan.passes) > 1 or summary.spec != summary.name:
             yield Text(clean(summary.spec), style="bold", overflow="fold")
         yield from (_every_site(decisions, width) if full else _grouped(decisions, width))
     if notes and plan.notes:
@@ -132,7 +132,7 @@ def _summaries(plan: Plan, width: int) -> RenderableType:
     rows: list[tuple[Cell, ...]] = [tuple(Text(c, style="bold") for c in _COLUMNS)]
     for s in plan.passes:
         tail = (*_change(s.before, s.after), _checkpoints(plan) if len(plan.passes) == 1 else "")
-        rows.append((s.spec, str(s.matches), str(s.rewritten), str(s.kept), str(s.refused), s.contract, *tail))
+        rows.append((s.name, str(s.matches), str(s.rewritten), str(s.kept), str(s.refused), s.contract, *tail))
     if len(plan.passes) != 1:
         ends = (plan.passes[0].before, plan.passes[-1].after) if plan.passes else (None, None)
         rows.append(("together", "", "", "", "", "", *_change(*ends), _checkpoints(plan)))
@@ -143,17 +143,13 @@ def _change(before: Cost | None, after: Cost | None) -> tuple[str, str, str]:
     """Parameters and multiply-accumulates gained, and the receptive field that results."""
     if before is None or after is None:
         return "-", "-", "-"
-    macs = None if before.macs is None or after.macs is None else (before.macs, after.macs)
-    return f"{after.parameters - before.parameters:+,}", _macs(macs), str(after.field or "-")
-
-
-def _macs(macs: tuple[int, int] | None) -> str:
-    return "-" if macs is None or macs[0] == 0 else f"{100 * (macs[1] / macs[0] - 1):+.1f} %"
+    macs = f"{100 * (after.macs / before.macs - 1):+.1f} %" if before.macs and after.macs else "-"
+    return f"{after.parameters - before.parameters:+,}", macs, str(after.field or "-")
 
 
 def _checkpoints(plan: Plan) -> str:
     same = all(_weight_shape(e.old) == _weight_shape(e.conv) for e in plan.edits if e.site.kind == "site")
-    return "load as they are" if same else "converted on load"
+    return "as they are" if same else "converted"
 
 
 def _weight_shape(op: Conv) -> tuple[object, ...]:

@@ -10,31 +10,25 @@ Source: Wang et al. 2018, Understanding Convolution for Semantic Segmentation (H
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from padrewrite.analyses.chains import Chain, Gridding, find_chains
 from padrewrite.analyses.layout import read_layout
+from padrewrite.analyses.rates import can_fill, keeps_size, pads_by_rate, with_rate
 from padrewrite.contracts import Contract
-from padrewrite.formulas import assign_rates
-from padrewrite.graph import Graph, Site
-from padrewrite.ops.conv import Conv, with_padding
+from padrewrite.formulas.assigning import assign_by_stage, assign_rates, is_for_preset, is_from_groups, is_from_preset
+from padrewrite.graph import Graph
+from padrewrite.ops.conv import Conv
 from padrewrite.rewriting import Check, Match, Pass
-
-POLICIES = ("none", "conv", "rf", "bigger", "optimal")
 
 
 @dataclass(frozen=True)
 class Run(Match):
-    """A dilated chain and the rates that it is to have."""
+    """The convolutions of a chain; of several chains, where the axes of one convolution belong to different ones."""
 
     chains: tuple[Chain, ...] = field(default=())
-
-    @property
-    def chain(self) -> Chain:
-        return self.chains[0]
 
 
 @dataclass(frozen=True)
@@ -46,10 +40,12 @@ class HybridDilation(Pass):
     needs: ClassVar[Literal["module", "dataflow"]] = "dataflow"
     codes: ClassVar[Mapping[str, str]] = {
         "already-hole-free": "the chain leaves no hole",
-        "already-assigned": "the rates are those that the policy gives",
+        "already-assigned": "the rates are as the policy makes them",
         "mixed-kernels": "its kernels have different sizes, for which no rates are assigned",
-        "several-axes": "a convolution is dilated along axes that belong to different chains",
+        "no-preset": "the policy knows dilated stages, each of two layers or more of one rate; bigger, of 2 and 4",
         "resizing": "a convolution of it changes the size of the map, so another rate would change all behind it",
+        "uneven-padding": "padding that is no multiple of the rate cannot follow it without shifting the map",
+        "too-small": "the new padding is wider than its mode can fill at the recorded input size",
     }
 
     policy: str = "optimal"
@@ -57,86 +53,86 @@ class HybridDilation(Pass):
     "none" are for kernel 3 and rates of 2 and 4."""
     scope: str = "group"
     """"group" judges the chain by itself and makes each group hole-free; "chain" counts the convolutions of rate 1 that
-    lead into it, and changes the chain only if it leaves holes all the same."""
+    lead into it, and changes the chain, as one group, only if it leaves holes all the same."""
     group: int = 3
     """Convolutions per group."""
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            raise ValueError(f"policy={self.policy!r} is not one of {', '.join(POLICIES)}")
-        if self.scope not in ("group", "chain"):
-            raise ValueError(f"scope={self.scope!r} is not one of group, chain")
-        if self.group < 1:
-            raise ValueError(f"group={self.group!r} is not a positive number of convolutions")
+        assign_rates((1,), 3, self.policy, self.scope, self.group)  # raises what is wrong with an option
 
     def match(self, graph: Graph) -> Iterator[Match]:
-        chains = find_chains(read_layout(graph))
-        owners = {s: [c for c in chains if s in c.sites] for c in chains for s in c.sites}
-        taken: set[str] = set()
-        for chain in chains:
-            if not taken & set(chain.sites):
-                alike = tuple(dict.fromkeys(c for s in chain.sites for c in owners[s]))
-                sites = dict.fromkeys(s for c in alike for s in c.sites)
-                taken |= set(sites)
-                yield Run(tuple(graph.sites[s] for s in sites), chains=(chain, *(c for c in alike if c != chain)))
+        left = list(find_chains(read_layout(graph)))
+        while left:
+            chains = [left.pop(0)]
+            while more := [c for c in left if any(set(c.sites) & set(other.sites) for other in chains)]:
+                chains += more
+                left = [c for c in left if c not in more]
+            sites = dict.fromkeys(s for c in chains for s in c.sites)
+            yield Run(tuple(graph.sites[s] for s in sites), chains=tuple(chains))
 
     def legality(self, match: Match) -> Iterator[Check]:
-        chain, rates = _run(match).chain, _run(match).chain.rates
-        judged = chain.with_lead_in if self.scope == "chain" else chain.alone
-        whole = f"rates {_list(rates)} leave no hole" + (" with their lead-in" if self.scope == "chain" else "")
-        yield Check.keep("already-hole-free", not (self.policy == "optimal" and judged.hole_free), whole)
-        yield Check("several-axes", len(_run(match).chains) == 1, "its axes are dilated in different ways")
-        kernels = set(chain.alone.kernels)
-        yield Check("mixed-kernels", len(kernels) == 1, f"it has kernels of {' and '.join(map(str, sorted(kernels)))}")
-        told = f"policy {self.policy} gives {_list(rates)} too"
-        yield Check.keep("already-assigned", self.rates(chain) != list(rates), told)
-        odd = next((s for s in match.sites if not _keeps_size(s, chain.axes)), None)
-        yield Check("resizing", odd is None, f"{odd.id if odd else ''} does not keep the size of the map")
-
-    def rates(self, chain: Chain) -> list[int]:
-        """The new rates, stage by stage: a stage is a run of equal rates, where there are such runs."""
-        runs = [tuple(same) for _, same in groupby(chain.rates)]
-        stages = runs if all(len(run) > 1 for run in runs) else [chain.rates]
-        given = (chain.alone.kernels[0], self.policy, self.scope, self.group)
-        return [rate for stage in stages for rate in assign_rates(stage, *given)]
+        chains = self._open(match)
+        old = " and ".join(dict.fromkeys(_list(c.rates) for c in chains or _chains(match)))
+        yield Check.keep("already-hole-free", bool(chains) or self.policy != "optimal", f"rates {old} leave no hole")
+        yield Check.keep("already-assigned", bool(chains), f"rates {old} are as policy {self.policy} makes them")
+        mixed: set[int] = next((k for c in chains if len(k := set(c.alone.kernels)) > 1), set())
+        yield Check("mixed-kernels", not mixed, f"it has kernels of {' and '.join(map(str, sorted(mixed)))}")
+        known = self.policy == "optimal" or all(is_for_preset(c.rates, self.policy) for c in chains)
+        yield Check("no-preset", known, f"policy {self.policy} has nothing in the place of {old}; optimal has")
+        for chain in chains:
+            ops = {s.id: s.op for s in match.sites if s.id in chain.sites and isinstance(s.op, Conv)}
+            odd = next((site for site, op in ops.items() if not keeps_size(op, chain.axes)), None)
+            yield Check("resizing", odd is None, f"{odd} does not keep the size of the map")
+            odd = next((site for site, op in ops.items() if not pads_by_rate(op, chain.axes)), None)
+            yield Check("uneven-padding", odd is None, f"{odd} pads by no multiple of its rate")
+        sizes = [(s.input_shape or ())[-s.op.window.rank :] for s in match.sites]
+        small = next((op for op, size in zip(self.rewrite(match), sizes) if not can_fill(op, size)), None)
+        why = f"{small.padding_mode} cannot fill {small.padding}" if small else ""
+        yield Check("too-small", small is None, why)
 
     def rewrite(self, match: Match) -> tuple[Conv, ...]:
-        chain = _run(match).chain
-        new = dict(zip(chain.sites, self.rates(chain)))
-        return tuple(_with_rate(site, new[site.id], chain.axes) for site in match.sites)
+        ops = {site.id: site.op for site in match.sites if isinstance(site.op, Conv)}
+        for chain in self._open(match):
+            ops |= {s: with_rate(ops[s], rate, chain.axes) for s, rate in zip(chain.sites, self._rates(chain))}
+        return tuple(ops.values())
 
     def promise(self, match: Match) -> Contract:
         return Contract("shape")
 
     def note(self, match: Match) -> str | None:
-        old = _run(match).chain.alone
-        new = Gridding.of(self.rates(_run(match).chain), old.kernels)
-        grown = sum((k - 1) * (b - a) for k, a, b in zip(old.kernels, old.rates, new.rates))
-        holes = " -> ".join("no holes" if g.hole_free else "holes" for g in (old, new))
-        return (
-            f"{match.sites[0].id} and {len(match.sites) - 1} more: rates {_list(old.rates)} -> {_list(new.rates)}; "
-            f"{holes}, M_2 {old.m2} -> {new.m2}, score {old.score:.2g} -> {new.score:.2g}, field {grown:+d} px"
-        )
+        changed = [_told(chain, self._rates(chain)) for chain in self._open(match)]
+        return f"{match.sites[0].id} and {len(match.sites) - 1} more: {'; and '.join(changed)}"
+
+    def _rates(self, chain: Chain) -> list[int]:
+        return assign_by_stage(chain.rates, chain.alone.kernels[0], self.policy, self.scope, self.group)
+
+    def _open(self, match: Match) -> list[Chain]:
+        """The chains that are not as this pass would make them."""
+        return [chain for chain in _chains(match) if not self._is_done(chain)]
+
+    def _is_done(self, chain: Chain) -> bool:
+        if self.policy != "optimal":
+            return is_from_preset(chain.rates, self.policy)
+        # The first group may begin with the convolution right before the chain.
+        both, start = chain.with_lead_in, len(chain.lead_in) - 1
+        grouped = start >= 0 and is_from_groups(both.rates[start:], both.kernels[start:], self.group)
+        return grouped or (both if self.scope == "chain" else chain.alone).hole_free
 
 
-def _run(match: Match) -> Run:
+def _chains(match: Match) -> tuple[Chain, ...]:
     assert isinstance(match, Run)
-    return match
+    return match.chains
 
 
-def _list(rates: tuple[int, ...]) -> str:
+def _list(rates: Sequence[int]) -> str:
     return ",".join(map(str, rates))
 
 
-def _keeps_size(site: Site, axes: tuple[int, ...]) -> bool:
-    w = site.op.window
-    return all(w.lo[a] + w.hi[a] == w.span[a] - 1 and w.lo[a] % w.dilation[a] == 0 for a in axes)
-
-
-def _with_rate(site: Site, rate: int, axes: tuple[int, ...]) -> Conv:
-    assert isinstance(site.op, Conv)
-    w = site.op.window
-    rates = tuple(rate if a in axes and w.kernel[a] > 1 else d for a, d in enumerate(w.dilation))
-    pairs = [(lo * r // d, hi * r // d) for lo, hi, r, d in zip(w.lo, w.hi, rates, w.dilation)]
-    padded = with_padding(site.op, pairs)
-    return replace(padded, window=replace(padded.window, dilation=rates))
+def _told(chain: Chain, rates: Sequence[int]) -> str:
+    old, new = chain.alone, Gridding.of(rates, chain.alone.kernels)
+    grown = sum((k - 1) * (b - a) for k, a, b in zip(old.kernels, old.rates, new.rates))
+    holes = " -> ".join("no holes" if g.hole_free else "holes" for g in (old, new))
+    return (
+        f"rates {_list(old.rates)} -> {_list(new.rates)}; {holes}, M_2 {old.m2} -> {new.m2}, "
+        f"score {old.score:.2g} -> {new.score:.2g}, field {f'{grown:+d} px of its map' if grown else 'kept'}"
+    )

@@ -49,6 +49,7 @@ class OutputStride(Pass):
         "transposed": "a transposed convolution reads the finer grid",
         "cropped": "a crop, an explicit pad or a shuffle counts positions of the finer grid",
         "ceil-mode": "a pool rounds its size up",
+        "blind-window": "a window of a pool would see nothing but padding at this size",
         "border-mode": "a border filled by reflection or repetition is not the same on the finer grid at this size",
         "size-dependent-padding": "padding is computed from the input's size",
         "unknown-positions": "positions are not followed up to some window",
@@ -93,7 +94,8 @@ class OutputStride(Pass):
         return tuple(_change(match).ops[site.id] for site in (*match.sites, *match.pools))
 
     def promise(self, match: Match) -> Contract:
-        return Contract("shape") if _change(match).ended else Contract("grid")
+        change = _change(match)
+        return Contract("grid") if change.ops.keys() <= change.grid.keys() else Contract("shape")
 
     def promise_at(self, match: Match, site: Site | PoolSite) -> Contract:
         return Contract.grid(match.grid[site.id]) if site.id in match.grid else Contract("shape")

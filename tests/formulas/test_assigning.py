@@ -142,12 +142,13 @@ def test_optimal_is_the_best_of_all_short_chains(kernel: int) -> None:
         ([2, 2, 3, 3, 2, 2, 3, 3], 4, 2),
         ([2, 2, 2, 9, 9, 9, 2, 2], 3, 3),
         ([9, 9, 9, 2, 2, 2, 3, 2], 3, 3),
-        ([3, 4, 2, 2, 3, 2, 4], 5, 3),
+        ([2, 3, 2, 3, 4, 2, 4], 5, 3),
         ([2, 9, 8, 2, 2, 3, 9, 2, 7], 3, 4),
+        ([2, 3, 2, 2, 2, 4, 2, 2, 4], 4, 4),
     ],
 )
 def test_optimal_shares_out_what_large_groups_lack(rates: list[int], kernel: int, group: int) -> None:
-    """In the last two the second-best share of some groups is part of the best of all."""
+    """In the last three the second-best share of some groups is part of the best of all."""
     assert assign_rates(rates, kernel, group=group) == best_of_all(rates, kernel, group)
 
 

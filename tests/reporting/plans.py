@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from padrewrite.checks.verification import Verification
 from padrewrite.contracts import Evidence
+from padrewrite.analyses.costs import Cost
 from padrewrite.plans import Decision, PassSummary, Plan
 
 SPEC: dict[str, Any] = {
@@ -37,9 +38,13 @@ def decide(site: str, status: Any = "rewritten", code: str = "", reason: str = "
     return Decision(site, "partial-padding", status, code or status, reason, **{**fields, **kwargs})
 
 
-def summarise(decisions: Sequence[Decision], spec: str = "partial-padding") -> PassSummary:
+def summarise(
+    decisions: Sequence[Decision], spec: str = "partial-padding", macs: tuple[int, int] | None = (100, 100)
+) -> PassSummary:
     count = {s: sum(d.status == s for d in decisions) for s in ("rewritten", "kept", "refused")}
-    return PassSummary(spec, spec.partition("{")[0], len(decisions), **count, contract="interior")
+    before, after = (Cost(1000, None if macs is None else macs[i], None if macs is None else 427) for i in (0, 1))
+    numbers = (len(decisions), count["rewritten"], count["kept"], count["refused"])
+    return PassSummary(spec, spec.partition("{")[0], *numbers, "interior", before, after)
 
 
 def make_plan(*passes: Sequence[Decision], specs: Sequence[str] = (), **kwargs: Any) -> Plan:
@@ -56,10 +61,10 @@ def make_plan(*passes: Sequence[Decision], specs: Sequence[str] = (), **kwargs: 
         "fingerprint": "f",
         "predicted": "p",
         "edits": (),
-        "macs": (100, 100),
     }
+    macs = kwargs.pop("macs", (100, 100))
     return Plan(
-        passes=tuple(summarise(d, name) for d, name in zip(passes, names)),
+        passes=tuple(summarise(d, name, macs) for d, name in zip(passes, names)),
         decisions=tuple(d for one in passes for d in one),
         **{**fields, **kwargs},
     )

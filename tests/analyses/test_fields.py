@@ -1,0 +1,177 @@
+"""Receptive fields against the extents of gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from analyses.oracles import NOISE, flat_net, flatten_weights, gradients, sensitivities, tensors_of, without_cancelling
+from hypothesis import given, settings
+from strategies import NetSpec, nets
+from torch import Tensor, nn
+
+import padrewrite as pr
+from padrewrite.analyses.fields import MOST_RESIDUES, AxisField, Fields
+from padrewrite.analyses.layout import Layout, read_layout
+from padrewrite.fuzzing.networks import LayerSpec, Pad
+
+LOCAL = (
+    *("conv", "pointwise", "batch_norm", "avg_pool", "add", "cat", "pad", "crop", "interpolate", "transposed_conv"),
+    *("residual", "skip", "adaptive_pool", "pixel_shuffle", "downsample"),
+)
+"""Kinds without a path that reads everything."""
+
+
+def fields_of(model: nn.Module, x: Tensor) -> tuple[Layout, Fields]:
+    layout = read_layout(pr.record(model, example_inputs=x))
+    return layout, Fields(layout)
+
+
+def unwrapped(spec: NetSpec, grown: tuple[int, ...]) -> NetSpec:
+    """Without wrapping round, which makes windows at one end reach the other; on a larger input if that runs."""
+    layers = [
+        replace(layer, mode="zeros") if isinstance(layer, LayerSpec) and layer.mode == "circular" else layer
+        for layer in spec.layers
+    ]
+    steps = [replace(s, mode="replicate") if isinstance(s, Pad) and s.mode == "circular" else s for s in spec.steps]
+    spec = without_cancelling(replace(spec, layers=tuple(layers), steps=tuple(steps)))
+    for more in grown:
+        larger = replace(spec, shape=(spec.shape[0], *(n + more for n in spec.shape[1:])))
+        try:
+            assert larger.shapes
+        except ValueError:
+            continue
+        return larger
+    return spec
+
+
+def check_field(field: AxisField, moved: Tensor) -> bool:
+    """Against ``(outputs, inputs)``, what moves with what; False if the input is too short for a window inside it."""
+    outputs, n = moved.shape
+    many = len(field.spans)
+    margin = n // 5
+    inside: list[int] = []
+    for i in range(outputs // 5, outputs - outputs // 5):
+        span = field.spans[i % many]
+        real = moved[i].nonzero().flatten().tolist()
+        if span is None:
+            assert not real, i
+        elif margin <= field.scale * i + span[0] and field.scale * i + span[1] < n - margin:
+            assert (field.scale * i + span[0], field.scale * i + span[1]) == (min(real), max(real)), (i, field)
+        else:
+            continue
+        inside.append(i)
+    if {i % many for i in inside} != set(range(many)):
+        return False
+    extents = [max(r) - min(r) + 1 for row in moved for r in (row.nonzero().flatten().tolist(),) if r]
+    assert field.size == max(extents, default=0)
+    return True
+
+
+def check_network(spec: NetSpec) -> int:
+    model, x = flat_net(spec), replace(spec, batch=1).draw_input()
+    layout, fields = fields_of(model, x)
+    compared = 0
+    for which, node in enumerate([*layout.sites.values(), *layout.outputs]):
+        moved = sensitivities(lambda x: tensors_of(model, x), x, which).abs() > NOISE
+        rank = moved.dim() // 2
+        for a in range(rank):
+            field = fields.of(node, 2 + a)
+            along = moved[..., None].movedim((a, rank + a), (0, 1)).flatten(2).any(2)
+            compared += field is not None and check_field(field, along)
+    return compared
+
+
+@settings(max_examples=max(25, settings.default.max_examples))
+@given(nets(ranks=(1,), kinds=LOCAL, linear_only=True, parts=(1, 6)))
+def test_random_networks(spec: NetSpec) -> None:
+    check_network(unwrapped(spec, (60, 40)))
+
+
+@settings(max_examples=max(5, settings.default.max_examples // 6))
+@given(nets(ranks=(2,), kinds=LOCAL, linear_only=True, parts=(1, 3)))
+def test_random_images(spec: NetSpec) -> None:
+    check_network(unwrapped(spec, (12,)))
+
+
+def op(forward: Any) -> nn.Module:
+    class Op(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(x)
+
+    return Op()
+
+
+def ones(kernel: int) -> Tensor:
+    return torch.ones(1, 1, kernel, dtype=torch.float64)
+
+
+def hourglass(x: Tensor) -> Tensor:
+    low = F.conv1d(F.conv1d(x, ones(3), None, 2, 1), ones(3), None, 2, 1)
+    return x + F.conv_transpose1d(F.conv_transpose1d(low, ones(4), None, 2, 1), ones(4), None, 2, 1)
+
+
+FIELDS = {
+    "dilated chain": (lambda x: F.conv1d(F.conv1d(x, ones(3), dilation=2), ones(3), dilation=5), 15),
+    "strided chain": (lambda x: F.conv1d(F.conv1d(x, ones(3), stride=2), ones(3), stride=3), 7),
+    "nearest": (lambda x: F.conv1d(F.interpolate(x, scale_factor=2), ones(3)), 2),
+    "linear": (lambda x: F.conv1d(F.interpolate(x, scale_factor=2.0, mode="linear"), ones(3)), 3),
+    "gaps": (lambda x: F.conv_transpose1d(x, ones(2), stride=3), 1),
+    "hourglass": (hourglass, 15),
+    "a long way down": (lambda x: F.avg_pool1d(F.max_pool1d(F.conv1d(x, ones(7), None, 2, 3), 3, 2, 1), 7, 1), 35),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_by_hand(name: str) -> None:
+    forward, size = FIELDS[name]
+    layout, fields = fields_of(op(forward), torch.rand(1, 1, 64, dtype=torch.float64))
+    field = fields.of(layout.outputs[0], 2)
+    assert field is not None
+    assert field.size == size
+    if name != "a long way down":
+        assert check_field(field, gradients(forward, 64).abs() > NOISE)
+
+
+def test_neighbours_behind_a_resize_see_unequally_far() -> None:
+    forward = FIELDS["nearest"][0]
+    layout, fields = fields_of(op(forward), torch.rand(1, 1, 64, dtype=torch.float64))
+    field = fields.of(layout.outputs[0], 2)
+    # Outputs 2i read pixels i, i and i+1, outputs 2i+1 pixels i, i+1 and i+1.
+    half = Fraction(1, 2)
+    assert field == AxisField(half, ((Fraction(0), Fraction(1)), (-half, half)))
+
+
+def test_context_is_left_out() -> None:
+    def gated(x: Tensor) -> Tensor:
+        x = F.conv1d(x, ones(3), padding=1)
+        return F.instance_norm(x) * x.mean(-1, keepdim=True)
+
+    layout, fields = fields_of(op(gated), torch.rand(1, 1, 64, dtype=torch.float64))
+    field = fields.of(layout.outputs[0], 2)
+    assert field is not None
+    assert field.size == 3
+
+
+def test_what_differs_from_place_to_place_has_no_field() -> None:
+    x = torch.rand(1, 1, 64, dtype=torch.float64)
+    for forward in (
+        lambda x: F.conv1d(x, ones(3)).roll(1, -1),
+        lambda x: F.interpolate(F.conv1d(x, ones(3)), 1, mode="linear", align_corners=True),
+        lambda x: F.conv1d(x, ones(3), None, 2, 1) + F.interpolate(x, 32, mode="linear", align_corners=True),
+        lambda x: F.interpolate(x, 2 * MOST_RESIDUES + 1, mode="linear"),
+    ):
+        layout, fields = fields_of(op(forward), x)
+        assert fields.of(layout.outputs[0], 2) is None
+
+
+def test_images_axis_by_axis() -> None:
+    model = flatten_weights(nn.Sequential(nn.Conv2d(1, 2, (3, 5), (1, 2)), nn.Conv2d(2, 1, (3, 2), dilation=(2, 1))))
+    layout, fields = fields_of(model, torch.rand(1, 1, 24, 24, dtype=torch.float64))
+    found = [fields.of(layout.outputs[0], d) for d in (2, 3)]
+    assert [f.size for f in found if f is not None] == [7, 7]
+    assert [f.scale for f in found if f is not None] == [1, 2]
