@@ -11,7 +11,7 @@ from torch.nn.modules import conv as torch_conv
 from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.nn.axis_padding import AxisPaddedMixin
 from padrewrite.nn.partial import PartialConvMixin
-from padrewrite.ops.conv import Conv, TransposedConv
+from padrewrite.ops.conv import Conv, TransposedConv, own_padding
 from padrewrite.ops.pool import Pool
 from padrewrite.ops.realise import ExplicitPad, Realisation, realise
 from padrewrite.rewriting import Check
@@ -81,8 +81,9 @@ def feasible(model: nn.Module, site: Site | PoolSite, after: Conv | Pool) -> Edi
         # Pads that the layer's own forward makes (for its padding_mode) are not explicit: the layer will not make them.
         own = [pad.owner == handle.call.owner or pad.owner.fqn == site.fqn for pad in handle.pads]
         explicit = tuple(amount for amount, mine in zip(handle.amounts, own) if not mine)
-        if not realise(after, explicit).bypass:
-            way = _way(module, after)
+        change = realise(after, explicit)
+        if not change.bypass:
+            way = _way(module, after, change.own)
             if way == REBIND and _minds_subclasses(type(module)):
                 return Check("own-init-subclass", False, f"{type(module).__name__} has its own __init_subclass__")
             return Edit(site, site.op, after, way, site.fqn, explicit)
@@ -150,11 +151,15 @@ def _is_known(cls: type, method: str) -> bool:
     return owner in (PartialConvMixin, AxisPaddedMixin) or getattr(owner, "__module__", "") == torch_conv.__name__
 
 
-def _way(module: nn.Module, after: Conv) -> str:
+def _way(module: nn.Module, after: Conv, own: Conv) -> str:
+    """How a layer becomes ``after``, of which it applies ``own`` itself: torch's class takes one mode and even padding,
+    and uneven padding only where that is what "same" means."""
     rewritten = isinstance(module, (PartialConvMixin, AxisPaddedMixin))
     one_mode = len({after.modes[a] for a in after.padded_axes}) <= 1
     zeros = {after.modes[a] for a in after.padded_axes} <= {"zeros"}
-    lopsided = any(lo != hi for lo, hi in after.padding) and not isinstance(getattr(module, "padding", None), str)
+    said = getattr(module, "padding", None)
+    by_name = isinstance(said, str) and own_padding(said, own.kernel, own.dilation) == own.padding
+    lopsided = any(lo != hi for lo, hi in after.padding) and not by_name
     plain = after.partial is None and one_mode and not (zeros and lopsided)
     return RETUNE if plain and not rewritten else REBIND
 

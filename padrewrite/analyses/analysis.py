@@ -44,7 +44,7 @@ class SiteRecord:
     saw_padding: float | None
     """Share of the outputs that depend on a made-up value, here or in an earlier layer."""
     border: Border | None
-    """Mean-field second moment of the output; ``border.q`` is the information left (erosion)."""
+    """Mean-field signal of the output; ``border.q`` is the information left (erosion)."""
     partial_border: Border | None
     """The same if all zero padding up to here were partial padding."""
     parameters: int

@@ -2,7 +2,7 @@
 
 Mean field ([C2sp] Eq. 7): with independent zero-mean weights of the usual scale, the second moment ``v`` of an output
 is the mean of ``v`` over its window, a padding zero counting as 0; partial padding rescales by the real taps. Away from
-the border v stays 1. Q, the information left, is the mean of v over the map.
+the border v stays 1. The signal at a position is ``sqrt(v)``; Q, the information left, is its mean over the map.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from padrewrite.ops.step import Read, Source, shape_of
 
 @dataclass(frozen=True)
 class Border:
-    """The mean-field second moment of a tensor, relative to an input of 1."""
+    """The mean-field signal ``sqrt(v)`` of a tensor, relative to an input of 1 everywhere."""
 
     q: float
-    """Its mean over the map."""
+    """Its mean over the map: the information left (erosion)."""
     corner: float
     edge: float
     centre: float
@@ -131,12 +131,13 @@ def _gather(axis: AxisMap, n: int, partial: str | None) -> tuple[Tensor, Tensor]
 
 
 def _border(moments: Tensor, spatial: Sequence[int]) -> Border:
-    flat = moments.squeeze() if moments.numel() > 1 else moments.reshape(1)
+    signal = moments.sqrt()
+    flat = signal.squeeze() if signal.numel() > 1 else signal.reshape(1)
     middle = tuple(n // 2 for n in flat.shape)
     corners = [flat[index] for index in product(*((0, n - 1) for n in flat.shape))]
     edges = [flat[(*middle[:a], end, *middle[a + 1 :])] for a, n in enumerate(flat.shape) for end in (0, n - 1)]
     return Border(
-        float(moments.mean()),
+        float(signal.mean()),
         float(torch.stack(corners).mean()),
         float(torch.stack(edges).mean()),
         float(flat[middle]),
@@ -148,7 +149,7 @@ class Clean:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._fold = AxisFold[tuple[bool, ...]](layout, lambda n: (True,) * n, _clean_through, _clean_join)
+        self._fold = AxisFold[tuple[bool, ...]](layout, lambda n: (True,) * n, _clean_through, _clean_join, strict=True)
 
     def share(self, node: fx.Node) -> float | None:
         """Share of the positions of ``node`` that saw padding; None if positions are lost."""
@@ -161,7 +162,7 @@ class Clean:
 def _clean_through(axis: AxisMap, value: tuple[bool, ...], n: int) -> tuple[bool, ...] | None:
     if isinstance(axis, Same):
         return value
-    if isinstance(axis, Whole) or len(value) != n:
+    if len(value) != n:
         return None
     made_up = axis.made_up(n)
     return tuple(not made_up[i] and all(value[p] for p in row) for i, row in enumerate(axis.reads(n)))

@@ -38,7 +38,7 @@ class Fields:
     """Receptive fields of all tensors of a layout. Global pools and norms' statistics are left out."""
 
     def __init__(self, layout: Layout) -> None:
-        self._fold = AxisFold[AxisField](layout, _start, _through, _join)
+        self._fold = AxisFold[AxisField](layout, _start, _through, _join, strict=True)
 
     def of(self, node: fx.Node, dim: int) -> AxisField | None:
         """The field of a dimension; None if windows differ from place to place (align_corners, adaptive pools)."""

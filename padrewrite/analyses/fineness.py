@@ -105,7 +105,8 @@ def size_stays(node: fx.Node, axis: int, symbolic: bool) -> bool:
 
     ``axis`` counts from the end. Without ``symbolic`` sizes a recorded number may stand for anything.
     """
-    size = node.kwargs.get("size", node.args[1] if len(node.args) > 1 else None)
+    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
+    size = node.kwargs.get("size", given)
     one: Any = size[axis] if isinstance(size, (tuple, list)) else size
     if isinstance(one, fx.Node):
         names: Any = one.args[1] if one.target is evaluate_size else ()

@@ -8,14 +8,14 @@ from typing import Generic, TypeVar
 import torch.fx as fx
 
 from padrewrite.analyses.layout import Layout, Origin
-from padrewrite.ops.axis import AxisMap
-from padrewrite.ops.step import shape_of
+from padrewrite.ops.axis import AxisMap, Whole
+from padrewrite.ops.step import Step, shape_of
 
 V = TypeVar("V")
 
 
 class AxisFold(Generic[V]):
-    """One value per located dimension of every tensor, kept for as long as something may ask for it."""
+    """One value per located dimension of every tensor."""
 
     def __init__(
         self,
@@ -24,6 +24,7 @@ class AxisFold(Generic[V]):
         through: Callable[[AxisMap, V, int], V | None],
         join: Callable[[fx.Node, int, Sequence[V]], V | None],
         known: Callable[[fx.Node, int], tuple[V | None] | None] = lambda node, dim: None,
+        strict: bool = False,
     ) -> None:
         """
         Args:
@@ -31,25 +32,39 @@ class AxisFold(Generic[V]):
             through: the value behind a map, for an operand of a given size; None if it has none.
             join: one value for (node, dimension) from those that its operands give.
             known: a value (in a tuple) that is known for (node, dimension) without looking at operands.
+            strict: one operand without a value leaves none. What is read as a whole, as context, takes no part.
         """
+        self._layout, self._through, self._strict = layout, through, strict
         self._values: dict[fx.Node, tuple[V | None, ...]] = {}
         for node in layout.inputs:
             self._values[node] = tuple(start(n) for n in node.meta.get("shape", ()))
         for node, step in layout.steps.items():
             found: list[V | None] = []
             for d, axis in enumerate(layout.axes[node]):
-                given: list[V] = []
-                for read in step.reads:
-                    source = read.dims[d]
-                    if not isinstance(source, tuple) or not isinstance(axis, Origin):
-                        continue
-                    value = self._values[read.node][source[0]]
-                    value = None if value is None else through(source[1], value, shape_of(read.node)[source[0]])
-                    given += [] if value is None else [value]
+                if not isinstance(axis, Origin):
+                    found.append(None)
+                    continue
+                given = self._given(step, d)
                 value = None if not given else given[0] if len(given) == 1 else join(node, d, given)
-                settled = known(node, d) if isinstance(axis, Origin) else None
+                settled = known(node, d)
                 found.append(value if settled is None else settled[0])
             self._values[node] = tuple(found)
+
+    def _given(self, step: Step, dim: int) -> list[V]:
+        """The values that the operands give to a dimension of the result."""
+        given: list[V] = []
+        for read in step.reads:
+            source = read.dims[dim]
+            if isinstance(source, tuple) and not isinstance(source[1], Whole):
+                value = self._values[read.node][source[0]]
+                value = None if value is None else self._through(source[1], value, shape_of(read.node)[source[0]])
+                missing = value is None
+                given += [] if value is None else [value]
+            else:
+                missing = self._layout.lost(read.node) is not None
+            if missing and self._strict:
+                return []
+        return given
 
     def of(self, node: fx.Node, dim: int) -> V | None:
         """The value of one dimension."""

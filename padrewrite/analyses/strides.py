@@ -133,11 +133,12 @@ class _Regridder:
             return self._stretched(node, step, axis, state)
         if isinstance(axis, Slide) and node in self.site_of:
             return self._window(node, dim, axis, state, windows)
-        if isinstance(axis, Bins):
-            return AxisState(Fraction(0), 1, axis.count)
-        if isinstance(axis, Resample) and axis.count is not None:
+        if isinstance(axis, (Bins, Resample)) and axis.count is not None:
             factor = self._factor_of_size(node, dim - len(shape_of(node)), axis.count, state)
-            return AxisState(state.scale * Fraction(n, axis.count), factor, axis.count if factor == 1 else None)
+            if factor != 1:
+                self.ended.setdefault(node, f"{step.name}, which resamples to the size of another map")
+            scale = Fraction(0) if isinstance(axis, Bins) else state.scale * Fraction(n, axis.count)
+            return AxisState(scale, factor, axis.count if factor == 1 else None)
         plain = isinstance(axis, Slide) and (axis.kernel, axis.stride, axis.lo, axis.hi) == (1, 1, 0, 0)
         strided = isinstance(axis, Slide) and state.scale * axis.stride > self.stride and axis.stride > 1
         if (state.factor != 1 or strided) and not plain:

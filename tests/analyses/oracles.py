@@ -128,8 +128,10 @@ class Marking(TorchFunctionMode):
             return self._avg_pool(func, *args, **kwargs)
         if name == "interpolate":
             return self._interpolate(func, *args, **kwargs)
-        if self.edges and name.startswith(("max_pool", "conv_transpose")):
-            raise NotImplementedError(f"{name} has no edges that everybody agrees on")
+        if name.startswith("conv_transpose") and self.edges:
+            return _marked_transpose(func, *args, **kwargs)
+        if name.startswith("max_pool") and self.edges:
+            raise NotImplementedError("edges of maxima are not marked")
         return func(*args, **kwargs)
 
     def _pad(self, func: Any, x: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Tensor:
@@ -181,6 +183,26 @@ def _marked_conv(
     else:
         pairs = [(p, p) for p in _per_axis(0 if padding == "valid" else padding, rank)]
     return func(F.pad(x, _flat(pairs), value=NAN), w, b, stride, 0, dilation, groups)
+
+
+def _marked_transpose(
+    func: Any, x: Tensor, w: Tensor, b: Any = None, stride: Any = 1, padding: Any = 0, extra: Any = 0, groups: int = 1, dilation: Any = 1
+) -> Tensor:
+    """NaN where an input that went on past the border would be read."""
+    rank = w.dim() - 2
+    wanted = func(x, w, b, stride, padding, extra, groups, dilation).shape[2:]
+    more = [k * d for k, d in zip(w.shape[2:], _per_axis(dilation, rank))]
+    longer = F.pad(x, _flat([(m, m) for m in more]), value=NAN)
+    starts = [m * s for m, s in zip(more, _per_axis(stride, rank))]
+    result = func(longer, w, b, stride, padding, extra, groups, dilation)
+    return result[(..., *(slice(start, start + m) for start, m in zip(starts, wanted)))]
+
+
+def untouched(model: nn.Module, x: Tensor, which: int) -> Tensor:
+    """``(*positions)`` of tensor ``which``: where no window on the way from the input touches a border."""
+    with torch.no_grad(), Marking(edges=True):
+        values = tensors_of(model, torch.ones_like(x))[which]
+    return ~values.isnan()[0].any(0)
 
 
 def _flat(pairs: Sequence[tuple[int, int]]) -> list[int]:

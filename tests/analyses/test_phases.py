@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from analyses.oracles import (
     NOISE,
-    Marking,
     flat_net,
     gradients,
     sensitivities,
     tensors_of,
+    untouched,
     without_cancelling,
 )
 from hypothesis import assume, given, settings
@@ -52,13 +52,6 @@ def centred(spec: NetSpec) -> NetSpec:
             continue
         return larger
     return spec
-
-
-def untouched(model: nn.Module, x: Tensor, which: int) -> Tensor:
-    """``(*positions)``: where no window on the way from the input touches a border."""
-    with torch.no_grad(), Marking(edges=True):
-        values = tensors_of(model, torch.ones_like(x))[which]
-    return ~values.isnan()[0].any(0)
 
 
 def check_centres(model: nn.Module, x: Tensor, phases: list[list[AxisPhase | None]]) -> int:
