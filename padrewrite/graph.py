@@ -210,7 +210,7 @@ class Graph:
         """
         lax = self.reads_values and other.reads_values
         for mine, theirs in zip(self.rows, other.rows):
-            alike = mine == theirs or (lax and without_numbers(mine) == without_numbers(theirs))
+            alike = mine == theirs or (lax and _without_values(mine) == _without_values(theirs))
             if not alike and (sizes or without_sizes(mine) != without_sizes(theirs)):
                 return f"{mine} against {theirs}"
         if len(self.rows) != len(other.rows):
@@ -226,6 +226,11 @@ class Graph:
             view.add_node(index, kind=kind, name=name, fqn=fqn)
             view.add_edges_from((source, index) for source in row_references(operands))
         return view
+
+
+def _without_values(row: Any) -> Any:
+    """A row without the numbers in it that may have been read from tensors: fractions, indices."""
+    return without_numbers(without_sizes(row))
 
 
 def _pools(nodes: fx.Graph) -> Iterator[tuple[fx.Node, Pool]]:

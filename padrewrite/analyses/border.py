@@ -49,12 +49,14 @@ class Borders:
         alive: dict[fx.Node, Tensor | None] = {}
         wanted = set(keep)
         for node in layout.inputs:
-            alive[node] = torch.ones([n if d > 1 else 1 for d, n in enumerate(shape_of(node))], dtype=torch.float64)
+            spatial = layout.spatial(node)
+            alive[node] = torch.ones([n if d in spatial else 1 for d, n in enumerate(shape_of(node))], dtype=torch.float64)
         for node, step in layout.steps.items():
-            alive[node] = self._step(node, [(read, alive.get(read.node)) for read in step.reads])
-            moments = alive[node]
+            moments = self._step(node, [(read, alive.get(read.node)) for read in step.reads])
             if node in wanted and moments is not None:
                 self._kept[node] = _border(moments, layout.spatial(node))
+            if node in last:
+                alive[node] = moments
             for read in step.reads:
                 if last[read.node] is node:
                     alive.pop(read.node, None)
@@ -75,7 +77,7 @@ class Borders:
             if self._layout.steps[node].name in ("cat", "concat", "concatenate"):
                 weight = prod(shape_of(read.node))
             parts.append((weight, self._read(read, moments, rank, spatial)))
-        if not parts or not spatial:
+        if not parts or not spatial or self._layout.lost(node) is not None:
             return None
         total = sum(weight for weight, _ in parts)
         return torch.stack(torch.broadcast_tensors(*(m * (w / total) for w, m in parts))).sum(0)
@@ -121,10 +123,12 @@ def _gather(axis: AxisMap, n: int, partial: str | None) -> tuple[Tensor, Tensor]
     index = torch.tensor([[*row, *[n] * (most - len(row))] for row in rows])
     counts = torch.tensor([float(max(1, len(row))) for row in rows], dtype=torch.float64)
     if isinstance(axis, Slide):
-        mode = axis.mode
-        if mode == "partial" or (mode == "zeros" and partial is not None):
-            return index, axis.kernel / counts**2 if partial != "sqrt" else 1 / counts
-        return index, torch.full_like(counts, 1 / axis.kernel) if mode != "ignored" else 1 / counts
+        scale = {"partial": "mean", "partial-sqrt": "sqrt", "zeros": partial}.get(axis.mode)
+        if scale is not None:
+            return index, axis.kernel / counts**2 if scale == "mean" else 1 / counts
+        # Windows are whole, but for one that hangs over the end of the padding.
+        whole = [sum(p < n + axis.hi for p in axis.taps(i, n)) for i in range(len(rows))]
+        return index, 1 / (counts if axis.mode == "ignored" else torch.tensor(whole, dtype=torch.float64))
     if isinstance(axis, Spread):
         return index, torch.full_like(counts, axis.stride / axis.kernel)
     return index, 1 / counts
@@ -144,29 +148,57 @@ def _border(moments: Tensor, spatial: Sequence[int]) -> Border:
     )
 
 
+Marks = tuple[bool | None, ...]
+"""Per position along an axis: False if it saw a made-up value, True if not, None if it reads nothing at all."""
+
+
 class Clean:
-    """Which positions depend on no made-up value, per axis: a position is clean if all its axes are."""
+    """Which positions depend on a made-up value: axis by axis, because windows and what they touch are products.
+
+    What arrives as context (global pools, gates, statistics) is left out. Where maps of different borders are laid side
+    by side (concatenated along an axis), some positions too many count as touched.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._fold = AxisFold[tuple[bool, ...]](layout, lambda n: (True,) * n, _clean_through, _clean_join, strict=True)
+        self._fold = AxisFold[Marks](layout, lambda n: (True,) * n, _marks_through, _marks_join, strict=True)
+        self._unknown: set[fx.Node] = set()
+        for node, step in layout.steps.items():
+            if any(self._hides(read, layout.spatial(node)) for read in step.reads):
+                self._unknown.add(node)
 
     def share(self, node: fx.Node) -> float | None:
-        """Share of the positions of ``node`` that saw padding; None if positions are lost."""
-        kept = [self._fold.of(node, d) for d in self._layout.spatial(node)]
-        if not kept or any(axis is None for axis in kept):
+        """Share of the positions of ``node`` that saw padding; None if positions are lost or pooled away."""
+        marks = [self._fold.of(node, d) for d in self._layout.spatial(node)]
+        if not marks or node in self._unknown or any(axis is None for axis in marks):
             return None
-        return 1 - prod(sum(axis) / len(axis) for axis in kept if axis)
+        reading = prod(sum(mark is not None for mark in axis) / len(axis) for axis in marks if axis)
+        return reading - prod(sum(mark is True for mark in axis) / len(axis) for axis in marks if axis)
+
+    def _hides(self, read: Read, spatial: Sequence[int]) -> bool:
+        """Whether an operand that gives positions has another axis that is read as a whole and is touched."""
+        kept = {source[0] for d in spatial for source in (read.dims[d],) if isinstance(source, tuple) and _is_local(source)}
+        if not kept:
+            return False
+        at = dict(read.at)
+        for d in set(self._layout.spatial(read.node)) - kept:
+            marks = self._fold.of(read.node, d)
+            if marks is None or False in (marks if d not in at else (marks[at[d]],)):
+                return True
+        return read.node in self._unknown or self._layout.lost(read.node) is not None
 
 
-def _clean_through(axis: AxisMap, value: tuple[bool, ...], n: int) -> tuple[bool, ...] | None:
+def _marks_through(axis: AxisMap, value: Marks, n: int) -> Marks | None:
     if isinstance(axis, Same):
         return value
     if len(value) != n:
         return None
-    made_up = axis.made_up(n)
-    return tuple(not made_up[i] and all(value[p] for p in row) for i, row in enumerate(axis.reads(n)))
+    found: list[bool | None] = []
+    for made_up, row in zip(axis.made_up(n), axis.reads(n)):
+        marks = {value[p] for p in row}
+        found.append(False if made_up or False in marks else True if True in marks else None)
+    return tuple(found)
 
 
-def _clean_join(node: fx.Node, dim: int, given: Sequence[tuple[bool, ...]]) -> tuple[bool, ...]:
-    return tuple(all(axis) for axis in zip(*given))
+def _marks_join(node: fx.Node, dim: int, given: Sequence[Marks]) -> Marks:
+    return tuple(False if False in marks else True if True in marks else None for marks in zip(*given))

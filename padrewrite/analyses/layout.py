@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch.fx as fx
 
 from padrewrite.graph import Graph
-from padrewrite.ops.axis import Repeat, Same, Stretch, Whole
+from padrewrite.ops.axis import Bins, Repeat, Slide, Spread, Whole
 from padrewrite.ops.following import read_step
+from padrewrite.ops.resample import Resample
 from padrewrite.ops.sizes import evaluate_size
 from padrewrite.ops.step import Read, Regroup, Source, Step, shape_of
 
@@ -60,7 +61,7 @@ class Layout:
 
 
 def read_layout(graph: Graph) -> Layout:
-    """Locates every dimension along which some call moves: that leaves out the batch, and mostly the channels.
+    """Locates every dimension along which some call slides or resizes: that leaves out the batch and the channels.
 
     A tensor that is written into through a view or by index loses its positions.
     """
@@ -100,12 +101,12 @@ def _locate_all(
 
 
 def _moved(read: Mapping[fx.Node, Step], axes: Mapping[fx.Node, tuple[Axis, ...]]) -> set[Origin]:
-    """Input dimensions along which some call does more than go from position to position."""
+    """Input dimensions along which some call has windows or another resolution."""
     found: set[Origin] = set()
     for step in read.values():
         for one in step.reads:
             given = axes.get(one.node, ())
-            maps = [s for s in one.dims if isinstance(s, tuple) and not isinstance(s[1], (Same, Stretch))]
+            maps = [s for s in one.dims if isinstance(s, tuple) and isinstance(s[1], (Slide, Spread, Resample, Bins, Repeat))]
             for axis in (given[d] for d, _ in maps if given):
                 found |= {axis} if isinstance(axis, Origin) else axis.origins if axis is not None else frozenset()
     return found

@@ -2,7 +2,7 @@
 
     p' = p r'/r        on each side
 
-Sizes stay if p_lo + p_hi = r(k - 1), and phases too if r divides p_lo.
+Sizes stay if p_lo + p_hi = r(k - 1). If r divides p_lo, tap p_lo/r reads the output's own place, before and after.
 """
 
 from __future__ import annotations

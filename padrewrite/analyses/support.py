@@ -67,7 +67,7 @@ class Supports:
     def __init__(self, layout: Layout, tracked: Sequence[Origin], keep: Sequence[fx.Node]) -> None:
         """
         Args:
-            tracked: the input dimensions to follow.
+            tracked: the input dimensions to follow, all of them located in the layout.
             keep: tensors whose support will be asked for.
         """
         self._origins = frozenset(tracked)

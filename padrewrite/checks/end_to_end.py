@@ -173,13 +173,32 @@ def _interior(
         reached = _run_graph(graph, state, inputs.double(), poison)
         old = _run_graph(graph, state, inputs.double(), None)
         fresh = _run_new(new, ours, inputs.double())
-    for mask, before, after in zip(reached, old, fresh, strict=True):
+    chosen = _chosen_by_value(graph)
+    for index, (mask, before, after) in enumerate(zip(reached, old, fresh, strict=True)):
+        if index in chosen:
+            continue
         if _real(mask).shape != _real(after).shape:
             found.add(_real(after), _real(mask))
             continue
         inside = ~_real(mask).isnan()
         found.add(_real(after)[inside], _real(before)[inside])
     return found.evidence(WHERE, "interior")
+
+
+def _chosen_by_value(graph: Graph) -> set[int]:
+    """Outputs that hold values picked by their order (topk, argmax): no position of theirs stays where it was."""
+    assert graph.nodes is not None
+    picked: set[fx.Node] = set()
+    for node in graph.nodes.nodes:
+        by_value = node.op == "call_function" and getattr(node.target, "__name__", "") in _PICKING
+        if by_value or any(source in picked for source in node.all_input_nodes):
+            picked.add(node)
+    output = next(n for n in graph.nodes.nodes if n.op == "output")
+    values: Any = output.args[0]
+    return {index for index, value in enumerate(values) if value in picked}
+
+
+_PICKING = {"topk", "sort", "argsort", "argmax", "argmin", "kthvalue", "msort", "nonzero", "unique", "masked_select"}
 
 
 def _run_new(model: nn.Module, state: dict[str, Tensor], inputs: Inputs) -> list[Tensor]:

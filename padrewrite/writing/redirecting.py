@@ -46,7 +46,7 @@ class ConvChange:
     bypass: bool
     """Read what the explicit pads before the call read, and pad for them."""
     padding: Pairs
-    """What the call applies itself. With ``bypass``: what it applied before, which the pads' amounts are added to."""
+    """What the call applies itself. With ``bypass``: what the pads' amounts are added to; it may be negative."""
     modes: tuple[str, ...]
     partial: str | None
     groups: int

@@ -164,7 +164,7 @@ def _conv_change(edit: Edit, owner: str) -> ConvChange:
         dilation=before.dilation,
         weight=name.removeprefix(prefix) if name is not None and name.startswith(prefix) else None,
         bypass=real.bypass,
-        padding=_own_before(edit) if real.bypass else own.padding,
+        padding=_beside_pads(edit) if real.bypass else own.padding,
         modes=own.modes,
         partial=own.partial,
         groups=own.groups,
@@ -181,12 +181,12 @@ def _conv_change(edit: Edit, owner: str) -> ConvChange:
     )
 
 
-def _own_before(edit: Edit) -> Pairs:
-    """The padding that the call itself applied, explicit pads not counted."""
+def _beside_pads(edit: Edit) -> Pairs:
+    """The wanted padding less what the explicit pads added: negative where they pad by more than is wanted."""
     pads = edit.site.handle.amounts
     return tuple(
         (lo - sum(p.amounts[a][0] for p in pads), hi - sum(p.amounts[a][1] for p in pads))
-        for a, (lo, hi) in enumerate(edit.old.padding)
+        for a, (lo, hi) in enumerate(edit.change.own.padding)
     )
 
 

@@ -2,7 +2,8 @@
 
     rates (2, 2, 2) -> (1, 2, 3)       hole-free iff r_(1) = 1 and r_(j+1) <= 1 + sum over i <= j of (K_i - 1) r_(i)
 
-r_(1), r_(2), ... are the rates in ascending order. Padding follows the rate, so sizes and phases stay. Weights and keys
+r_(1), r_(2), ... are the rates in ascending order. Padding follows the rate: sizes stay, and the tap at the output's own
+place stays there, so that symmetric padding keeps its phase and causal padding looks at nothing ahead. Weights and keys
 stay too, but the network computes something else: fine-tune.
 
 Source: Wang et al. 2018, Understanding Convolution for Semantic Segmentation (HDC), Section 3.2, with an exact test.
@@ -132,7 +133,8 @@ def _told(chain: Chain, rates: Sequence[int]) -> str:
     old, new = chain.alone, Gridding.of(rates, chain.alone.kernels)
     grown = sum((k - 1) * (b - a) for k, a, b in zip(old.kernels, old.rates, new.rates))
     holes = " -> ".join("no holes" if g.hole_free else "holes" for g in (old, new))
+    scores = " -> ".join(f"{round(g.score, 4):.2g}" for g in (old, new))
+    field = f"{grown:+d} px of its map" if grown else "kept"
     return (
-        f"rates {_list(old.rates)} -> {_list(new.rates)}; {holes}, M_2 {old.m2} -> {new.m2}, "
-        f"score {old.score:.2g} -> {new.score:.2g}, field {f'{grown:+d} px of its map' if grown else 'kept'}"
+        f"rates {_list(old.rates)} -> {_list(new.rates)}; {holes}, M_2 {old.m2} -> {new.m2}, score {scores}, field {field}"
     )

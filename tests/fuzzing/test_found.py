@@ -29,7 +29,6 @@ class Found:
     """Why it still fails; empty once it holds."""
 
 
-SHARED_PAD = "the end-to-end reference skips a pad that a site folds, though others read its value too"
 PINNED = "sizes that torch pins while recording are reported as symbolic"
 
 FOUND = {
@@ -40,7 +39,6 @@ FOUND = {
             steps=(Pad((0,), ((1, 2),)), Convolve((1,), layer=0), Pool((1,), "max", kernel=(3,))),
         ),
         ("partial-padding", "padding-mode"),
-        SHARED_PAD,
     ),
     "a pad that a convolution folds and a reduction reads": Found(
         NetSpec(
@@ -49,7 +47,6 @@ FOUND = {
             steps=(Pad((0,), ((0, 3), (3, 1), (0, 1))), Convolve((1,), layer=0), GlobalPool((1,), "mean")),
         ),
         ("partial-padding",),
-        SHARED_PAD,
     ),
     "a pad that one convolution folds and another, with zeros of its own, does not": Found(
         NetSpec(
@@ -62,7 +59,6 @@ FOUND = {
             ),
         ),
         ("padding-mode",),
-        SHARED_PAD,
     ),
     "the size of what adaptive pooling in one dimension makes": Found(
         NetSpec(
@@ -76,6 +72,31 @@ FOUND = {
         ),
         (),
         PINNED,
+    ),
+    "the size of an input that is max-pooled in one dimension": Found(
+        NetSpec(
+            shape=(1, 6),
+            layers=(),
+            steps=(
+                Pool((0,), "max", kernel=(2,)),
+                Interpolate((0, 0), "linear"),
+                Merge((2, 0), "add"),
+            ),
+        ),
+        (),
+        PINNED,
+    ),
+    "area interpolation of a batch of one": Found(
+        NetSpec(shape=(1, 4), layers=(), steps=(Interpolate((0,), "area", factors=(0.7,)),)),
+        ("output-stride{stride=2}",),
+    ),
+    "a pool that loses its stride and is an output": Found(
+        NetSpec(
+            shape=(4, 9, 9),
+            layers=(LayerSpec(4, 8, kernel=(1, 1), stride=(2, 2)),),
+            steps=(Convolve((0,), layer=0), Pool((1,), "max", kernel=(3, 3), stride=(2, 2), padding=(1, 1))),
+        ),
+        ("output-stride{stride=2}",),
     ),
 }
 

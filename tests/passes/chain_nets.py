@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -131,16 +130,16 @@ def chain_specs(draw: st.DrawFn) -> ChainSpec:
     )
 
 
-def reach(model: nn.Module, spec: ChainSpec, sequence: Sequence[int]) -> list[bool]:
+def reach(model: nn.Module, spec: ChainSpec) -> list[bool]:
     """Which positions along the last axis one output reads, from the first to the last of them, by gradient.
 
     ``model`` has weights of 1 and no biases, in float64, so that nothing cancels. The map is one pixel thin on the
-    other axes and long enough for the rates in ``sequence``.
+    other axes. No rewrite has a larger field than the original.
     """
-    span = 2 * (spec.kernel - 1) * sum(sequence) + 1
+    span = 2 * (spec.kernel - 1) * sum(spec.rates) + 1
     x = torch.zeros(1, 2, *(1,) * (spec.rank - 1), span, dtype=torch.float64, requires_grad=True)
-    middle = model(x).sum(1)[..., span // 2]
+    middle = model(x)[..., span // 2]
     (gradient,) = torch.autograd.grad(middle.sum(), x)
     read = gradient.sum(1).flatten() > 0
-    first, last = read.nonzero()[0].item(), read.nonzero()[-1].item()
-    return read[int(first) : int(last) + 1].tolist()
+    first, last = int(read.nonzero()[0]), int(read.nonzero()[-1])
+    return read[first : last + 1].tolist()

@@ -68,7 +68,7 @@ def dead_positions(scene: Scene) -> Iterator[Finding]:
         what = f"{share:.0%} of the positions of {place(node, scene)} are computed and read by nothing"
         message = f"{what}: {names(sites)} {'skip' if len(sites) > 1 else 'skips'} them"
         numbers = {"share": round(share, 6), "tensor": place(node, scene)}
-        yield finding("dead-positions", sites[0], message, numbers, source=_source(node), sites=sites)
+        yield finding("dead-positions", readers[0], message, numbers, source=_source(node), sites=sites)
 
 
 def _source(node: fx.Node) -> str | None:
