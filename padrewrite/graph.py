@@ -137,12 +137,12 @@ class Graph:
         reads_values: bool = False,
     ) -> Graph:
         """Reads the sites of an fx graph whose nodes carry the recorder's meta."""
-        found = [(_site_id(c.node.meta["at"]), c) for c in map(read_node, nodes.nodes) if c is not None]
+        found = [(_site_id(c.node.meta["at"], "conv"), c) for c in map(read_node, nodes.nodes) if c is not None]
         totals = Counter((f.fqn, f.call, c.node.meta["at"].family) for _, c in found for f in c.node.meta["at"].frames)
         sites = {site_id: _site(site_id, conv, totals) for site_id, conv in found}
         if len(sites) != len(found):
             raise AssertionError("two convolution calls share a site id")
-        pools = {_site_id(node.meta["at"]): (node, op) for node, op in _pools(nodes)}
+        pools = {_site_id(node.meta["at"], "pool"): (node, op) for node, op in _pools(nodes)}
         counts = Counter((f.fqn, f.call, n.meta["at"].family) for n, _ in pools.values() for f in n.meta["at"].frames)
         pool_sites = {i: _pool_site(i, node, op, counts) for i, (node, op) in pools.items()}
         pool_nodes = {i: node for i, (node, _) in pools.items()}
@@ -247,9 +247,9 @@ def _pool_site(site_id: str, node: fx.Node, op: Pool, totals: Mapping[tuple[str,
     return PoolSite(site_id, at.owner.fqn, at.owner.call, node.meta.get("source"), op, handle, shape)
 
 
-def _site_id(at: Call) -> str:
+def _site_id(at: Call, kind: str) -> str:
     fqn = at.owner.fqn + (f"@{at.owner.call}" if at.owner.call else "")
-    return (fqn or ROOT) if at.owner_kind in ("conv", "pool") and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
+    return (fqn or ROOT) if at.owner_kind == kind and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
 
 
 def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], int]) -> Site:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
 
 from padrewrite.analyses.costs import Cost, cost_of
 from padrewrite.contracts import Contract
-from padrewrite.errors import NoEffectError, PassError
+from padrewrite.errors import NoEffectError, PassError, WriteError
 from padrewrite.feasibility import Edit, conflicts, feasible
 from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.conv import Conv
@@ -65,17 +65,20 @@ def make_plan(
     notes: list[str] = []
     for one in passes:
         chosen = select(list(current.convs()), include, exclude, where, one.name)
-        outcome = run_pass(one, current, chosen, model)
+        outcome, cost, before = run_pass(one, current, chosen, model), cost_of(current), dict(edits)
+        for edit in outcome.edits:
+            edits[edit.site.id] = _merged(model, edits.get(edit.site.id) or earlier.get(edit.site.id), edit, one)
+        if record_again is not None and any(edit.resizes for edit in outcome.edits):
+            try:
+                outcome = replace(outcome, graph=record_again(tuple(edits.values()), outcome.graph))
+            except WriteError as error:
+                outcome, edits = _taken_back(outcome, current, str(error)), before
+        current = outcome.graph
         if not allow_no_effect:
             require_effect(one, outcome.decisions)
         decisions += outcome.decisions
-        before, cost = tuple(edits.values()), cost_of(current)
-        for edit in outcome.edits:
-            edits[edit.site.id] = _merged(model, edits.get(edit.site.id) or earlier.get(edit.site.id), edit, one)
         if outcome.grid:
-            grids.append(GridStage(before, tuple(edits.values()), dict(outcome.grid), outcome.ended))
-        resized = any(edit.resizes for edit in outcome.edits)
-        current = record_again(tuple(edits.values()), outcome.graph) if resized and record_again else outcome.graph
+            grids.append(GridStage(tuple(before.values()), tuple(edits.values()), dict(outcome.grid), outcome.ended))
         summaries.append(_summary(one, outcome, cost, cost_of(current) if outcome.edits else cost))
         notes += outcome.notes
     return Plan(
@@ -97,6 +100,21 @@ def make_plan(
         _predicted=current,
         _inputs=inputs,
     )
+
+
+def _taken_back(outcome: Outcome, graph: Graph, why: str) -> Outcome:
+    """What a pass decided, with every rewrite refused: together they do not run."""
+    reason = why.removesuffix(" Nothing was changed.").removesuffix(".")
+    decisions = tuple(
+        replace(d, status="refused", code=_BREAKS.code, reason=reason, contract=None, after=d.before)
+        if d.status == "rewritten"
+        else d
+        for d in outcome.decisions
+    )
+    return Outcome(decisions, (), graph, outcome.matches, Contract("exact"))
+
+
+_BREAKS = Check("breaks-forward", False, "with other sizes the model's forward fails, or takes another path")
 
 
 def _merged(model: nn.Module, first: Edit | None, edit: Edit, one: Pass) -> Edit:

@@ -50,7 +50,9 @@ class Borders:
         wanted = set(keep)
         for node in layout.inputs:
             spatial = layout.spatial(node)
-            alive[node] = torch.ones([n if d in spatial else 1 for d, n in enumerate(shape_of(node))], dtype=torch.float64)
+            alive[node] = torch.ones(
+                [n if d in spatial else 1 for d, n in enumerate(shape_of(node))], dtype=torch.float64
+            )
         for node, step in layout.steps.items():
             moments = self._step(node, [(read, alive.get(read.node)) for read in step.reads])
             if node in wanted and moments is not None:
@@ -148,57 +150,54 @@ def _border(moments: Tensor, spatial: Sequence[int]) -> Border:
     )
 
 
-Marks = tuple[bool | None, ...]
-"""Per position along an axis: False if it saw a made-up value, True if not, None if it reads nothing at all."""
-
-
 class Clean:
-    """Which positions depend on a made-up value: axis by axis, because windows and what they touch are products.
+    """Which positions depend on no made-up value, per axis: a position is clean if all its axes are.
 
-    What arrives as context (global pools, gates, statistics) is left out. Where maps of different borders are laid side
-    by side (concatenated along an axis), some positions too many count as touched.
+    What arrives as context (global pools, gates, statistics) is left out. That is exact but for two rare things, for
+    which some positions too many count as touched: maps of different borders laid side by side (concatenated along an
+    axis), and positions that a transposed convolution fills with nothing (kernels smaller than the stride).
     """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._fold = AxisFold[Marks](layout, lambda n: (True,) * n, _marks_through, _marks_join, strict=True)
-        self._unknown: set[fx.Node] = set()
+
+        def start(n: int) -> tuple[bool, ...]:
+            return (True,) * n
+
+        self._fold = AxisFold[tuple[bool, ...]](layout, start, _clean_through, _clean_join, strict=True)
+        self._hidden: set[fx.Node] = set()
         for node, step in layout.steps.items():
             if any(self._hides(read, layout.spatial(node)) for read in step.reads):
-                self._unknown.add(node)
+                self._hidden.add(node)
 
     def share(self, node: fx.Node) -> float | None:
         """Share of the positions of ``node`` that saw padding; None if positions are lost or pooled away."""
-        marks = [self._fold.of(node, d) for d in self._layout.spatial(node)]
-        if not marks or node in self._unknown or any(axis is None for axis in marks):
+        kept = [self._fold.of(node, d) for d in self._layout.spatial(node)]
+        if not kept or node in self._hidden or any(axis is None for axis in kept):
             return None
-        reading = prod(sum(mark is not None for mark in axis) / len(axis) for axis in marks if axis)
-        return reading - prod(sum(mark is True for mark in axis) / len(axis) for axis in marks if axis)
+        return 1 - prod(sum(axis) / len(axis) for axis in kept if axis)
 
     def _hides(self, read: Read, spatial: Sequence[int]) -> bool:
         """Whether an operand that gives positions has another axis that is read as a whole and is touched."""
-        kept = {source[0] for d in spatial for source in (read.dims[d],) if isinstance(source, tuple) and _is_local(source)}
-        if not kept:
-            return False
+        sources = (read.dims[d] for d in spatial)
+        kept = {s[0] for s in sources if isinstance(s, tuple) and not isinstance(s[1], Whole)}
         at = dict(read.at)
-        for d in set(self._layout.spatial(read.node)) - kept:
-            marks = self._fold.of(read.node, d)
-            if marks is None or False in (marks if d not in at else (marks[at[d]],)):
+        for d in self._layout.spatial(read.node):
+            axis = self._fold.of(read.node, d)
+            seen = axis if axis is None or d not in at else (axis[at[d]],)
+            if kept and d not in kept and (seen is None or not all(seen)):
                 return True
-        return read.node in self._unknown or self._layout.lost(read.node) is not None
+        return bool(kept) and (read.node in self._hidden or self._layout.lost(read.node) is not None)
 
 
-def _marks_through(axis: AxisMap, value: Marks, n: int) -> Marks | None:
+def _clean_through(axis: AxisMap, value: tuple[bool, ...], n: int) -> tuple[bool, ...] | None:
     if isinstance(axis, Same):
         return value
     if len(value) != n:
         return None
-    found: list[bool | None] = []
-    for made_up, row in zip(axis.made_up(n), axis.reads(n)):
-        marks = {value[p] for p in row}
-        found.append(False if made_up or False in marks else True if True in marks else None)
-    return tuple(found)
+    made_up = axis.made_up(n)
+    return tuple(not made_up[i] and all(value[p] for p in row) for i, row in enumerate(axis.reads(n)))
 
 
-def _marks_join(node: fx.Node, dim: int, given: Sequence[Marks]) -> Marks:
-    return tuple(False if False in marks else True if True in marks else None for marks in zip(*given))
+def _clean_join(node: fx.Node, dim: int, given: Sequence[tuple[bool, ...]]) -> tuple[bool, ...]:
+    return tuple(all(axis) for axis in zip(*given))

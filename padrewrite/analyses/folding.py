@@ -23,18 +23,20 @@ class AxisFold(Generic[V]):
         start: Callable[[int], V],
         through: Callable[[AxisMap, V, int], V | None],
         join: Callable[[fx.Node, int, Sequence[V]], V | None],
-        known: Callable[[fx.Node, int], tuple[V | None] | None] = lambda node, dim: None,
+        settle: Callable[[fx.Node, int, V | None], V | None] = lambda node, dim, value: value,
         strict: bool = False,
+        one_origin: bool = False,
     ) -> None:
         """
         Args:
             start: the value of an input dimension of a given size.
             through: the value behind a map, for an operand of a given size; None if it has none.
             join: one value for (node, dimension) from those that its operands give.
-            known: a value (in a tuple) that is known for (node, dimension) without looking at operands.
+            settle: the last word on the value of (node, dimension).
             strict: one operand without a value leaves none. What is read as a whole, as context, takes no part.
+            one_origin: only operands that carry the positions of the result's input dimension give values.
         """
-        self._layout, self._through, self._strict = layout, through, strict
+        self._layout, self._through, self._strict, self._one_origin = layout, through, strict, one_origin
         self._values: dict[fx.Node, tuple[V | None, ...]] = {}
         for node in layout.inputs:
             self._values[node] = tuple(start(n) for n in node.meta.get("shape", ()))
@@ -44,17 +46,18 @@ class AxisFold(Generic[V]):
                 if not isinstance(axis, Origin):
                     found.append(None)
                     continue
-                given = self._given(step, d)
+                given = self._given(step, d, axis)
                 value = None if not given else given[0] if len(given) == 1 else join(node, d, given)
-                settled = known(node, d)
-                found.append(value if settled is None else settled[0])
+                found.append(settle(node, d, value))
             self._values[node] = tuple(found)
 
-    def _given(self, step: Step, dim: int) -> list[V]:
+    def _given(self, step: Step, dim: int, axis: Origin) -> list[V]:
         """The values that the operands give to a dimension of the result."""
         given: list[V] = []
         for read in step.reads:
             source = read.dims[dim]
+            if self._one_origin and isinstance(source, tuple) and self._layout.axes[read.node][source[0]] != axis:
+                continue
             if isinstance(source, tuple) and not isinstance(source[1], Whole):
                 value = self._values[read.node][source[0]]
                 value = None if value is None else self._through(source[1], value, shape_of(read.node)[source[0]])

@@ -106,7 +106,11 @@ def _moved(read: Mapping[fx.Node, Step], axes: Mapping[fx.Node, tuple[Axis, ...]
     for step in read.values():
         for one in step.reads:
             given = axes.get(one.node, ())
-            maps = [s for s in one.dims if isinstance(s, tuple) and isinstance(s[1], (Slide, Spread, Resample, Bins, Repeat))]
+            maps = [
+                s
+                for s in one.dims
+                if isinstance(s, tuple) and isinstance(s[1], (Slide, Spread, Resample, Bins, Repeat))
+            ]
             for axis in (given[d] for d, _ in maps if given):
                 found |= {axis} if isinstance(axis, Origin) else axis.origins if axis is not None else frozenset()
     return found

@@ -63,7 +63,7 @@ class Phases:
         self._fold = AxisFold[AxisPhase](layout, _start, _through, self._join)
 
     def of(self, node: fx.Node, dim: int) -> AxisPhase | None:
-        """The phase of a dimension; None if its positions have no common scale. Branches that have none take no part."""
+        """The phase of a dimension; None if its positions have no common scale. Branches without one take no part."""
         return self._fold.of(node, dim)
 
     def _join(self, node: fx.Node, dim: int, given: Sequence[AxisPhase]) -> AxisPhase:

@@ -8,9 +8,9 @@ it fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import gcd, lcm
 from typing import Any
 
@@ -19,12 +19,13 @@ import torch.fx as fx
 
 from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout, Origin
-from padrewrite.ops.axis import AxisMap, Shift, Stretch
+from padrewrite.ops.axis import AxisMap
 from padrewrite.ops.sizes import evaluate_size, size_name, value_of
+from padrewrite.ops.step import shape_of
 
 MOST_RESIDUES = 4096
 FAR = 64
-"""Periods to go up before reading values off: by then every window has an output."""
+"""Periods to go up before reading values off: by then almost every call is past its small sizes."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,34 @@ class SizeForm:
         return tuple(r for r in range(period) if self.at(r) != other.at(r))
 
     @property
-    def floor_form(self) -> tuple[int, int, int] | None:
-        """(t, a, m) with ``size = t*floor((H + a)/m)`` plus nothing, if there are such numbers with the least m."""
-        steps = [self.at(r + 1) - self.at(r) for r in range(self.period)]
-        jumps = [r for r, step in enumerate(steps) if step]
-        if len(jumps) != 1 or self.slope == 0 or self.at(jumps[0] + 1) % self.slope:
+    def floor_form(self) -> tuple[int, int, int, int] | None:
+        """(t, a, m, c) with ``size = t*floor((H + a)/m) + c`` and the least m and c, if there are such numbers."""
+        jumps = [r for r in range(self.period) if self.at(r + 1) != self.at(r)]
+        if len(jumps) != 1 or self.slope == 0:
             return None
-        t, m = self.slope, self.period
-        return t, m * (self.at(jumps[0] + 1) // t) - jumps[0] - 1, m
+        t, m, after = self.slope, self.period, self.at(jumps[0] + 1)
+        c = min(after % t, after % t - t, key=lambda c: (abs(c), -c))
+        return t, m * ((after - c) // t) - jumps[0] - 1, m, c
+
+    @property
+    def ratio_form(self) -> tuple[int, int, int] | None:
+        """(p, a, q) with ``size = floor((p*H + a)/q)``, if there are such numbers."""
+        p, q = self.slope, self.period
+        least = max(v * q - p * r for r, v in enumerate(self.values))
+        most = min(v * q + q - 1 - p * r for r, v in enumerate(self.values))
+        return (p, min(max(least, 0), most), q) if p > 0 and least <= most else None
 
     def expression(self, symbol: str = "H") -> Any:
-        """The form in sympy, as ``floor((H + a)/m)`` where it is that, else by residues."""
+        """The form in sympy: with one ``floor`` where that is possible, else by residues."""
         size = sympy.Symbol(symbol, integer=True, positive=True)
         if self.slope == 0 and len(set(self.values)) == 1:
             return sympy.Integer(self.values[0])
-        found = self.floor_form
-        if found is not None:
-            t, a, m = found
-            return t * sympy.floor((size + a) / sympy.Integer(m))
+        if self.floor_form is not None:
+            t, a, m, c = self.floor_form
+            return t * sympy.floor((size + a) / sympy.Integer(m)) + c
+        if self.ratio_form is not None:
+            p, a, q = self.ratio_form
+            return sympy.floor((p * size + a) / sympy.Integer(q))
         rest = sympy.Mod(size, self.period)
         pairs = [(value, sympy.Eq(rest, r)) for r, value in enumerate(self.values)]
         return self.slope * sympy.floor(size / sympy.Integer(self.period)) + sympy.Piecewise(*pairs)
@@ -83,11 +94,19 @@ class SizeForm:
         if self.slope == 0 and len(set(self.values)) == 1:
             return str(self.values[0])
         if self.floor_form is not None:
-            t, a, m = self.floor_form
-            inner = f"H + {a}" if a > 0 else f"H - {-a}" if a else "H"
-            whole = inner if m == 1 else f"floor(({inner})/{m})" if a else f"floor({inner}/{m})"
-            return whole if t == 1 else f"{t}*({whole})" if m == 1 and a else f"{t}*{whole}"
+            t, a, m, c = self.floor_form
+            if m == 1:
+                return _sum(f"{t}*H" if t > 1 else "H", t * a + c)
+            floor = f"floor({_sum('H', a)}/{m})" if a == 0 else f"floor(({_sum('H', a)})/{m})"
+            return _sum(f"{t}*{floor}" if t > 1 else floor, c)
+        if self.ratio_form is not None:
+            p, a, q = self.ratio_form
+            return f"floor({p}*H/{q})" if a == 0 else f"floor(({_sum(f'{p}*H', a)})/{q})"
         return f"{self.slope}*floor(H/{self.period}) + one of {len(set(self.values))} values by H mod {self.period}"
+
+
+def _sum(text: str, number: int) -> str:
+    return f"{text} + {number}" if number > 0 else f"{text} - {-number}" if number else text
 
 
 def identity() -> SizeForm:
@@ -109,32 +128,46 @@ def reduced(slope: int, values: Sequence[int]) -> SizeForm:
 @lru_cache(maxsize=4096)
 def mapped(axis: AxisMap, form: SizeForm) -> SizeForm | None:
     """The size of ``axis``'s outputs for inputs of size ``form``; None if it is not of this form."""
-    if isinstance(axis, (Shift, Stretch)) or axis.growth is None:
+    if axis.growth is None:
         return None
     inputs, outputs = axis.growth
     times = inputs // gcd(inputs, form.slope) if form.slope else 1
-    period = form.period * times
+    return _read_off(lambda size: axis.size(form.at(size)), form.period * times, form.slope * times * outputs // inputs)
+
+
+def _read_off(size: Callable[[int], int], period: int, slope: int) -> SizeForm | None:
+    """The form of a function that grows by ``slope`` per ``period``, from where it does so for the first time."""
     if period > MOST_RESIDUES:
         return None
-    slope = form.slope * times * outputs // inputs
-    values = [axis.size(form.at(r + FAR * period)) - FAR * slope for r in range(period)]
-    return reduced(slope, values)
+    for far in (FAR, 8 * FAR, 64 * FAR):
+        values = [size(r + far * period) - far * slope for r in range(period)]
+        if values == [size(r + 3 * far * period) - 3 * far * slope for r in range(period)]:
+            return reduced(slope, values)
+    return None
 
 
 def of_expression(expression: Any, name: str) -> SizeForm | None:
     """The form of a recorded size; None if it depends on more than the one size ``name`` or grows irregularly."""
     if {str(s) for s in expression.free_symbols} != {name}:
         return None
+    parts = list(sympy.preorder_traversal(expression))
+    if any(part.is_Float for part in parts):
+        return None  # rounding of floats follows no period
     period = 1
-    for part in sympy.preorder_traversal(expression):
-        divides = any(name in type(part).__name__ for name in ("Div", "Mod"))
-        divisors = [int(str(a)) for a in part.args[1:] if a.is_Integer] if divides else []
-        period *= divisors[0] if divisors else 1
-    if period > MOST_RESIDUES:
-        return None
-    at = [int(value_of(expression, {name: r + FAR * period})) for r in range(2 * period)]
-    slopes = {late - early for early, late in zip(at, at[period:])}
-    return reduced(slopes.pop(), [v - FAR * (at[period] - at[0]) for v in at[:period]]) if len(slopes) == 1 else None
+    for part in parts:
+        if any(word in type(part).__name__ for word in ("Div", "Mod")):
+            period *= next((int(str(a)) for a in part.args[1:] if a.is_Integer), 1)
+
+    @cache
+    def size(n: int) -> int:
+        return int(value_of(expression, {name: n}))
+
+    for longer in (period, 2 * period):  # halves are rounded to even numbers
+        start = FAR * longer
+        slopes = {size(start + r + longer) - size(start + r) for r in range(2 * longer + 8)} if longer else set[int]()
+        if len(slopes) == 1 and longer <= MOST_RESIDUES:
+            return _read_off(size, longer, slopes.pop())
+    return None
 
 
 class Sizes:
@@ -144,10 +177,16 @@ class Sizes:
         self._layout = layout
         self.requirements: list[tuple[fx.Node, int, SizeForm, SizeForm]] = []
         """(merge, dimension, form, form): sizes that must be equal for the model to run."""
-        self._fold = AxisFold[SizeForm](layout, lambda n: identity(), _through, self._join, self._recorded)
+        def start(n: int) -> SizeForm:
+            return identity()
+        self._fold = AxisFold[SizeForm](layout, start, _through, self._join, self._settle, one_origin=True)
 
     def of(self, node: fx.Node, dim: int) -> SizeForm | None:
-        """The form of one dimension; None if its size is fixed by the recording or computed in another way."""
+        """The form of one dimension.
+
+        None if its size was fixed while recording or is computed in a way that is not of this form, or if the recorded
+        input is so small that the form does not hold for it (``x[:, :, :100]`` of 64 pixels).
+        """
         return self._fold.of(node, dim)
 
     def _join(self, node: fx.Node, dim: int, given: Sequence[SizeForm]) -> SizeForm:
@@ -156,17 +195,19 @@ class Sizes:
                 self.requirements.append((node, dim, given[0], other))
         return max(given, key=lambda form: form.slope)
 
-    def _recorded(self, node: fx.Node, dim: int) -> tuple[SizeForm | None] | None:
-        """Sizes that the forward computed by itself, from the expression that a symbolic recording has of them."""
-        maps = (r.dims[dim] for r in self._layout.steps[node].reads)
-        loose = any(isinstance(source, tuple) and isinstance(source[1], (Shift, Stretch)) for source in maps)
-        if not loose and not any(n.target is evaluate_size for n in _all_inputs(node, self._layout)):
-            return None
-        expressions = node.meta.get("expressions")
+    def _settle(self, node: fx.Node, dim: int, form: SizeForm | None) -> SizeForm | None:
+        """Sizes that the forward computed by itself come from the expressions that a symbolic recording has of them."""
         origin = self._layout.axes[node][dim]
-        if expressions is None or expressions[dim] is None or not isinstance(origin, Origin):
-            return (None,)
-        return (of_expression(expressions[dim], size_name(origin.input, origin.dim)),)
+        assert isinstance(origin, Origin)
+        maps = [s[1] for r in self._layout.steps[node].reads for s in (r.dims[dim],) if isinstance(s, tuple)]
+        loose = any(axis.growth is None for axis in maps)
+        if loose or any(n.target is evaluate_size for n in _all_inputs(node, self._layout)):
+            expressions = node.meta.get("expressions")
+            expression = None if expressions is None else expressions[dim]
+            name = size_name(origin.input, origin.dim)
+            form = None if expression is None else of_expression(expression, name)
+        recorded = shape_of(self._layout.inputs[origin.input])[origin.dim]
+        return form if form is not None and form.at(recorded) == shape_of(node)[dim] else None
 
 
 def _through(axis: AxisMap, form: SizeForm, n: int) -> SizeForm | None:
@@ -174,9 +215,10 @@ def _through(axis: AxisMap, form: SizeForm, n: int) -> SizeForm | None:
 
 
 def _all_inputs(node: fx.Node, layout: Layout) -> Iterator[fx.Node]:
-    """The arguments of a call, those of pads folded into it included."""
-    yield from node.all_input_nodes
+    """The arguments of a call, with those of pads folded into it and of the call that it is a part of the result of."""
     read = {r.node for r in layout.steps[node].reads}
-    for before in node.all_input_nodes:
-        if before not in read and before in layout.steps:
-            yield from _all_inputs(before, layout)
+    left = [node]
+    while left:
+        found = [before for before in left.pop().all_input_nodes if before not in read]
+        left += [before for before in found if before.target is not evaluate_size]
+        yield from found

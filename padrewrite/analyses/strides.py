@@ -78,8 +78,10 @@ class _Regridder:
         for node in self.layout.inputs:
             self.states[node] = tuple(AxisState(Fraction(1), 1, n) for n in node.meta.get("shape", ()))
         try:
+            folded = _folded_pads(self.graph)
             for node, step in self.layout.steps.items():
-                self._step(node, step)
+                if node not in folded:
+                    self._step(node, step)
             self._note_outputs()
         except RegionBlocked as stop:
             self.made.blocked = Blocked(stop.code, stop.reason)
@@ -245,6 +247,20 @@ class _Regridder:
     def _name(self, node: fx.Node, step: Step) -> str:
         site = self.site_of.get(node)
         return site.id if site is not None else f"{step.name} in {node.meta.get('fqn') or 'the model'}"
+
+
+def _folded_pads(graph: Graph) -> set[fx.Node]:
+    """Explicit pads that nothing reads but the convolutions of whose padding they are part."""
+    assert graph.nodes is not None
+    into: dict[fx.Node, set[fx.Node]] = {}
+    for conv in graph.conv_nodes.values():
+        for pad in conv.pads:
+            into.setdefault(pad, set()).add(conv.node)
+    folded: set[fx.Node] = set()
+    for pad in reversed(graph.nodes.nodes):
+        if pad in into and all(user in into[pad] or user in folded for user in pad.users):
+            folded.add(pad)
+    return folded
 
 
 def _factors(states: Sequence[AxisState | None], least: int) -> Ints:

@@ -136,5 +136,5 @@ def _fixed_site(node: fx.Node) -> tuple[Site, Check] | None:
     if scale is not None and isinstance(op, Conv):
         op = replace(op, partial=scale)
     at: Call = node.meta["at"]
-    site = Site(site_id(at), at.owner.fqn, at.owner.call, node.meta["source"], op, Handle(at))
+    site = Site(site_id(at, "conv"), at.owner.fqn, at.owner.call, node.meta["source"], op, Handle(at))
     return site, SYMBOLIC if scale is None else EXPANDED

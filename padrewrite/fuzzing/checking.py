@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -46,9 +47,20 @@ def check_spec(spec: NetSpec, passes: Passes | None = None) -> Result:
     Args:
         passes: names, names with options, or instances; default `default_passes`.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _one_thread():
         warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths", UserWarning)
         return _Checker(spec).check(default_passes() if passes is None else passes)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are added in one order, whatever else runs on the machine; the networks are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Checker:

@@ -6,8 +6,6 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from padrewrite.fuzzing.checking import Passes, check_network
 from padrewrite.fuzzing.results import Result
 
@@ -25,9 +23,4 @@ def sweep(seeds: Sequence[int], passes: Passes | None = None, jobs: int = 1) -> 
     import joblib
 
     parallel: Any = joblib.Parallel(n_jobs=jobs, return_as="generator")
-    yield from parallel(joblib.delayed(_check_alone)(seed, passes) for seed in seeds)
-
-
-def _check_alone(seed: int, passes: Passes | None) -> Result:
-    torch.set_num_threads(1)  # the processes share the cores already
-    return check_network(seed, passes)
+    yield from parallel(joblib.delayed(check_network)(seed, passes) for seed in seeds)

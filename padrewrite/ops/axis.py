@@ -215,12 +215,32 @@ class Pick(AxisMap):
 
 
 @dataclass(frozen=True)
-class Cut(Pick):
-    """One of the pieces that an axis is cut into (chunk, split): where it lies depends on the size in ways of its own."""
+class Cut(AxisMap):
+    """Piece ``index`` of an axis cut into ``pieces`` (chunk) or pieces of ``width`` (split); the last is the rest."""
+
+    index: int
+    pieces: int | None = None
+    width: int | None = None
+
+    def _range(self, n: int) -> range:
+        width = self.width or -(-n // (self.pieces or 1))
+        return range(n)[self.index * width : (self.index + 1) * width]
+
+    def size(self, n: int) -> int:
+        return len(self._range(n))
+
+    def taps(self, i: int, n: int) -> Iterable[int]:
+        return (self._range(n).start + i,)
 
     @property
-    def growth(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return None
+    def growth(self) -> tuple[int, int]:
+        return (1, 0) if self.width else (self.pieces or 1, 1)
+
+    def period(self, n: int) -> tuple[int, int]:
+        return 1, 1
+
+    def phase(self, n: int) -> Phase:
+        return Fraction(1), Fraction(self._range(n).start)
 
 
 @dataclass(frozen=True)

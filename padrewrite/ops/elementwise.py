@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from padrewrite.ops.step import Called, Read, Reader, Regroup, Step, barrier, elementwise, others, same, shape_of, tensors
+from padrewrite.ops.step import (
+    Called,
+    Read,
+    Reader,
+    Regroup,
+    Step,
+    barrier,
+    elementwise,
+    others,
+    same,
+    shape_of,
+    tensors,
+)
 
 _ACTIVATIONS = (
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid"),

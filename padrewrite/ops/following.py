@@ -48,7 +48,7 @@ def _picked(node: fx.Node) -> Step | None:
     call = Called(source, name_of(source.target))
     if source.op != "call_function" or not isinstance(index, int):
         return None
-    part = reshaping.part_of(call, index, shape_of(node))
+    part = reshaping.part_of(call, index)
     if part is not None:
         return part
     reader = _READERS.get(call.name)

@@ -71,6 +71,10 @@ def realise(after: Conv, pads: Sequence[ExplicitPad]) -> Realisation:
     as_wanted = all(
         pair == (0, 0) or pad.mode == mode for pad in pads for pair, mode in zip(pad.amounts, after.modes)
     )
+    # Zeros go on where zeros end; a border of real pixels is not the border of a border.
+    as_wanted = as_wanted and all(
+        left == (0, 0) or all(p.mode == "zeros" or p.amounts[a] == (0, 0) for p in pads) for a, left in enumerate(own)
+    )
     if not as_wanted or min(map(min, own)) < 0 <= min(map(min, after.padding)):
         return Realisation(after, bypass=True)
     outer: Pairs | None = None

@@ -26,7 +26,8 @@ class Resample(AxisMap):
     Sizes are those of torch, which multiplies in float64: 100 pixels by 0.29 are 28. Positions are exact, as torch's
     are in float64; in float32 a rounded coordinate may fall short of a whole number, and nearest then reads the pixel
     before (2 to 82: output 41). That happens for 1 to 3 % of all pairs of sizes, to single outputs. As in torch, linear
-    copies where the sizes are equal, whatever the factor (2 pixels by 1.3).
+    copies where the sizes are equal, whatever the factor (2 pixels by 1.3). Of torch's nearest kernels some do so too
+    (images) and some do not (lines, most volumes); here they do not.
     """
 
     kind: str

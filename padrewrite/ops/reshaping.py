@@ -125,7 +125,7 @@ def _reduce(call: Called) -> Step:
     dims: list[Source] = []
     for d in range(len(given)):
         if d in gone:
-            dims += [(d, Whole() if given[d] > 1 else Same())] if keep else []
+            dims += [(d, Whole())] if keep else []
         else:
             dims.append((d, Same()))
     return _one(call, dims, "pool")
@@ -206,7 +206,9 @@ def _repeat(call: Called) -> Step:
         if n == wanted[d + skip]:
             dims.append((d, Same()))
         else:
-            dims.append((d, Stretch(wanted[d + skip])) if n == 1 else Regroup((d,), None, f"{call.name} tiles dimension {d}"))
+            dims.append(
+                (d, Stretch(wanted[d + skip])) if n == 1 else Regroup((d,), None, f"{call.name} tiles dimension {d}")
+            )
     return _one(call, dims)
 
 
@@ -247,7 +249,7 @@ def _stack(call: Called) -> Step:
     return Step("merge" if len(reads) > 1 else "reshape", call.name, tuple(reads))
 
 
-def part_of(call: Called, index: int, shape: tuple[int, ...]) -> Step | None:
+def part_of(call: Called, index: int) -> Step | None:
     """Part ``index`` of a call that returns several tensors (chunk, split, unbind); ``call`` is that call."""
     given = shape_of(call.x)
     if call.name == "unbind":
@@ -258,11 +260,12 @@ def part_of(call: Called, index: int, shape: tuple[int, ...]) -> Step | None:
         return None
     dim = call.dim(2, "dim", len(given), 0)
     amount = next(a for a in (call.get(1, name) for name in _AMOUNTS) if a is not None)
-    if call.name.endswith("chunk"):
-        amount = -(-given[dim] // int(amount))
-    start = sum(amount[:index]) if isinstance(amount, (tuple, list)) else index * int(amount)
     dims = list(same(call.x))
-    dims[dim] = (dim, Cut(start, start + shape[dim]))
+    if isinstance(amount, (tuple, list)):
+        dims[dim] = (dim, Pick(sum(amount[:index]), sum(amount[: index + 1])))
+    else:
+        piece = Cut(index, int(amount)) if call.name.endswith("chunk") else Cut(index, width=int(amount))
+        dims[dim] = (dim, piece)
     return Step("crop", call.name, (Read(call.x, tuple(dims)),))
 
 

@@ -2,8 +2,8 @@
 
     rates (2, 2, 2) -> (1, 2, 3)       hole-free iff r_(1) = 1 and r_(j+1) <= 1 + sum over i <= j of (K_i - 1) r_(i)
 
-r_(1), r_(2), ... are the rates in ascending order. Padding follows the rate: sizes stay, and the tap at the output's own
-place stays there, so that symmetric padding keeps its phase and causal padding looks at nothing ahead. Weights and keys
+r_(1), r_(2), ... are the rates in ascending order. Padding follows the rate: sizes stay, and the tap at the output's
+own place stays there, so symmetric padding keeps its phase, and causal padding looks at nothing ahead. Weights and keys
 stay too, but the network computes something else: fine-tune.
 
 Source: Wang et al. 2018, Understanding Convolution for Semantic Segmentation (HDC), Section 3.2, with an exact test.
@@ -114,9 +114,10 @@ class HybridDilation(Pass):
     def _is_done(self, chain: Chain) -> bool:
         if self.policy != "optimal":
             return is_from_preset(chain.rates, self.policy)
-        # The first group may begin with the convolution right before the chain.
-        both, start = chain.with_lead_in, len(chain.lead_in) - 1
-        grouped = start >= 0 and is_from_groups(both.rates[start:], both.kernels[start:], self.group)
+        both, lead_in = chain.with_lead_in, len(chain.lead_in)
+        # The first group may begin with convolutions right before the chain.
+        begins = range(max(0, lead_in - self.group + 1), lead_in)
+        grouped = any(is_from_groups(both.rates[i:], both.kernels[i:], self.group) for i in begins)
         return grouped or (both if self.scope == "chain" else chain.alone).hole_free
 
 
@@ -135,6 +136,5 @@ def _told(chain: Chain, rates: Sequence[int]) -> str:
     holes = " -> ".join("no holes" if g.hole_free else "holes" for g in (old, new))
     scores = " -> ".join(f"{round(g.score, 4):.2g}" for g in (old, new))
     field = f"{grown:+d} px of its map" if grown else "kept"
-    return (
-        f"rates {_list(old.rates)} -> {_list(new.rates)}; {holes}, M_2 {old.m2} -> {new.m2}, score {scores}, field {field}"
-    )
+    change = f"rates {_list(old.rates)} -> {_list(new.rates)}"
+    return f"{change}; {holes}, M_2 {old.m2} -> {new.m2}, score {scores}, field {field}"

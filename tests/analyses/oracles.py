@@ -1,7 +1,7 @@
 """What torch itself says of positions: gradients of single outputs, and NaNs in the place of made-up values.
 
-Nothing here knows of the analyses or of the maps that they fold. Weights of 1, no biases, float64: nothing cancels, so a
-gradient that is not zero means "reads".
+Nothing here knows of the analyses or of the maps that they fold. Weights of 1, no biases, float64: nothing cancels, and
+a gradient that is not zero means "reads".
 """
 
 from __future__ import annotations
@@ -138,7 +138,14 @@ class Marking(TorchFunctionMode):
         return func(x, pad, "constant", NAN) if mode == "constant" or self.edges else func(x, pad, mode)
 
     def _avg_pool(
-        self, func: Any, x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0, ceil: Any = False, counted: Any = True
+        self,
+        func: Any,
+        x: Tensor,
+        kernel: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil: Any = False,
+        counted: Any = True,
     ) -> Tensor:
         wanted = func(x, kernel, stride, padding, ceil, counted).shape[2:]
         kernels, strides, pads = (_per_axis(v, x.dim() - 2) for v in (kernel, stride or kernel, padding))
@@ -174,7 +181,14 @@ def _clamped(shape: Sequence[int], axis: int, numbers: dict[str, Any]) -> Tensor
 
 
 def _marked_conv(
-    func: Any, x: Tensor, w: Tensor, b: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    func: Any,
+    x: Tensor,
+    w: Tensor,
+    b: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Tensor:
     rank = w.dim() - 2
     if padding == "same":
@@ -186,7 +200,15 @@ def _marked_conv(
 
 
 def _marked_transpose(
-    func: Any, x: Tensor, w: Tensor, b: Any = None, stride: Any = 1, padding: Any = 0, extra: Any = 0, groups: int = 1, dilation: Any = 1
+    func: Any,
+    x: Tensor,
+    w: Tensor,
+    b: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    extra: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
 ) -> Tensor:
     """NaN where an input that went on past the border would be read."""
     rank = w.dim() - 2
@@ -217,13 +239,20 @@ def _per_axis(value: Any, rank: int) -> list[Any]:
 
 
 def without_cancelling(spec: NetSpec) -> NetSpec:
-    """The network with sums in the place of differences and linear in the place of cubic resizes, all weights >= 0."""
+    """The network with sums in the place of differences and linear in the place of cubic resizes, all weights >= 0.
+
+    Nearest by a factor that changes no size (3 pixels by 1.3), or merely doubles it, is not the same in all of torch's
+    kernels: there the ratio becomes that of the sizes.
+    """
     steps: list[Step] = []
-    for step in spec.steps:
+    for step, wanted in zip(spec.steps, spec.shapes[1:]):
         if isinstance(step, Merge) and step.how == "sub":
             step = replace(step, how="add")
         if isinstance(step, Interpolate) and step.mode == "bicubic":
             step = replace(step, mode="bilinear")
+        if isinstance(step, Interpolate) and step.mode == "nearest" and step.factors is not None:
+            given = spec.shapes[step.reads[0]]
+            step = replace(step, recompute=True if any(m in (n, 2 * n) for n, m in zip(given, wanted)) else None)
         steps.append(step)
     return replace(spec, steps=tuple(steps), batch=1)
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from analyses.oracles import Marking, tensors_of, without_cancelling
 from hypothesis import given, settings
 from strategies import NetSpec, nets
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import padrewrite as pr
+from analyses.oracles import Marking, tensors_of, without_cancelling
 from padrewrite.analyses.border import Border, Borders, Clean
 from padrewrite.analyses.layout import Layout, read_layout
 from padrewrite.fuzzing.networks import AdaptivePool, Interpolate, LayerSpec, Pad, TransposedSpec
@@ -31,7 +31,18 @@ def layout_of(model: nn.Module, x: Tensor) -> Layout:
 # Moments
 
 
-AVERAGED = ("conv", "batch_norm", "avg_pool", "add", "cat", "pad", "crop", "interpolate", "transposed_conv", "downsample")
+AVERAGED = (
+    "conv",
+    "batch_norm",
+    "avg_pool",
+    "add",
+    "cat",
+    "pad",
+    "crop",
+    "interpolate",
+    "transposed_conv",
+    "downsample",
+)
 """Kinds of which the mean-field moment is what a network of averages makes of ones."""
 
 
@@ -40,7 +51,7 @@ def averaging(spec: NetSpec) -> NetSpec:
     steps: list[Any] = []
     for step in without_cancelling(spec).steps:
         if isinstance(step, Interpolate):
-            step = replace(step, mode="nearest", align_corners=None)
+            step = replace(step, mode="nearest", align_corners=None, recompute=True if step.factors else None)
         if isinstance(step, Pad) and step.value:
             step = replace(step, value=0.0)
         steps.append(step)
@@ -222,6 +233,18 @@ def has_global_pool(spec: NetSpec) -> bool:
     return any(isinstance(s, AdaptivePool) and 1 in s.size for s in spec.steps)
 
 
+def has_gaps(spec: NetSpec) -> bool:
+    """Whether a transposed convolution makes positions of nothing, as kernels smaller than their stride do."""
+    return any(
+        isinstance(layer, TransposedSpec)
+        and any(
+            0 in F.conv_transpose1d(torch.ones(1, 1, 9), torch.ones(1, 1, k), None, s, 0, more, 1, d)
+            for k, s, more, d in zip(layer.kernel, layer.stride, layer.output_padding, layer.dilation)
+        )
+        for layer in spec.layers
+    )
+
+
 def touched(model: nn.Module, x: Tensor) -> list[float]:
     """Per convolution and output the share of positions at which some channel is NaN."""
     with torch.no_grad(), Marking():
@@ -229,32 +252,39 @@ def touched(model: nn.Module, x: Tensor) -> list[float]:
     return [float(v.isnan().any(1)[0].double().mean()) for v in values]
 
 
-def check_clean(model: nn.Module, x: Tensor, pooled: bool = False) -> None:
+def check_clean(model: nn.Module, x: Tensor, pooled: bool = False, gaps: bool = False) -> None:
     """``pooled``: an axis may be pooled away, and then what was touched along it is not followed."""
     layout = layout_of(model, x)
     clean = Clean(layout)
     for node, wanted in zip([*layout.sites.values(), *layout.outputs], touched(model, x)):
         share = clean.share(node)
-        assert (pooled and share is None) or share == pytest.approx(wanted, abs=EXACT), node.name
+        if share is None:
+            assert pooled, node.name
+        elif gaps:
+            assert share > wanted - EXACT, node.name
+        else:
+            assert share == pytest.approx(wanted, abs=EXACT), node.name
 
 
 @settings(max_examples=max(40, settings.default.max_examples))
 @given(nets(ranks=(1, 2), kinds=TOUCHED, parts=(2, 6)))
 def test_touched_in_random_networks(spec: NetSpec) -> None:
     spec = without_cancelling(spec)
-    check_clean(spec.build(), spec.draw_input(), has_global_pool(spec))
+    check_clean(spec.build(), spec.draw_input(), has_global_pool(spec), has_gaps(spec))
 
 
 @settings(max_examples=max(8, settings.default.max_examples // 4))
 @given(nets(ranks=(3,), kinds=TOUCHED, parts=(1, 4)))
 def test_touched_in_random_volumes(spec: NetSpec) -> None:
     spec = without_cancelling(spec)
-    check_clean(spec.build(), spec.draw_input(), has_global_pool(spec))
+    check_clean(spec.build(), spec.draw_input(), has_global_pool(spec), has_gaps(spec))
 
 
 @pytest.mark.parametrize("pad", ["zeros", "reflect", "replicate", "circular"])
 def test_only_made_up_values_touch(pad: str) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode=pad), nn.Conv2d(1, 1, 5, padding=2, padding_mode=pad))
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 3, padding=1, padding_mode=pad), nn.Conv2d(1, 1, 5, padding=2, padding_mode=pad)
+    )
     model, x = model.double(), torch.ones(1, 1, 12, 11, dtype=torch.float64)
     layout = layout_of(model, x)
     shares = [Clean(layout).share(node) for node in layout.sites.values()]

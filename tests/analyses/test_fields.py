@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from analyses.oracles import NOISE, flat_net, flatten_weights, sensitivities, tensors_of, untouched, without_cancelling
 from hypothesis import given, settings
 from strategies import NetSpec, nets
 from torch import Tensor, nn
 
 import padrewrite as pr
+from analyses.oracles import NOISE, flat_net, flatten_weights, sensitivities, tensors_of, untouched, without_cancelling
 from padrewrite.analyses.fields import MOST_RESIDUES, AxisField, Fields
 from padrewrite.analyses.layout import Layout, read_layout
 from padrewrite.fuzzing.networks import Pad

@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import NetSpec, nets
+from torch import Tensor, nn
+
+import padrewrite as pr
 from analyses.oracles import (
     NOISE,
     flat_net,
@@ -18,12 +24,6 @@ from analyses.oracles import (
     untouched,
     without_cancelling,
 )
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from strategies import NetSpec, nets
-from torch import Tensor, nn
-
-import padrewrite as pr
 from padrewrite.analyses.layout import Layout, read_layout
 from padrewrite.analyses.phases import AxisPhase, Phases
 from padrewrite.fuzzing.networks import Interpolate

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from analyses.oracles import NOISE, flat_net, flatten_weights, sensitivities, tensors_of, without_cancelling
 from hypothesis import given, settings
 from strategies import NetSpec, nets
 from torch import Tensor, nn
 
 import padrewrite as pr
+from analyses.oracles import NOISE, flat_net, flatten_weights, sensitivities, tensors_of, without_cancelling
 from padrewrite.analyses import support
 from padrewrite.analyses.layout import Layout, Origin, read_layout
 from padrewrite.analyses.reach import count, covers, members, union
@@ -101,7 +101,9 @@ class Branches(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["add", "cat"])
-@pytest.mark.parametrize(("rates", "kernel", "stride"), [((1, 2), 3, 1), ((1, 3, 5), 3, 1), ((2, 4), 3, 2), ((1, 2), 5, 2)])
+@pytest.mark.parametrize(
+    ("rates", "kernel", "stride"), [((1, 2), 3, 1), ((1, 3, 5), 3, 1), ((2, 4), 3, 2), ((1, 2), 5, 2)]
+)
 def test_dilated_branches(rates: tuple[int, ...], kernel: int, stride: int, how: str) -> None:
     """Museum row 20: receptive fields of branches with dilation."""
     check_exact(flatten_weights(Branches(rates, kernel, stride, how)), torch.rand(1, 1, 13, 16, dtype=torch.float64))

@@ -98,6 +98,17 @@ FOUND = {
         ),
         ("output-stride{stride=2}",),
     ),
+    "rates that change while sizes stay": Found(
+        NetSpec(
+            shape=(1, 30),
+            layers=(
+                LayerSpec(1, 2, kernel=(3,), dilation=(2,), padding=(2,)),
+                LayerSpec(2, 1, kernel=(3,), dilation=(4,), padding=(4,)),
+            ),
+            steps=(Convolve((0,), layer=0), Convolve((1,), layer=1)),
+        ),
+        ("hybrid-dilation",),
+    ),
 }
 
 

@@ -66,7 +66,11 @@ CONVOLUTIONS = (
 
 POOLS = (
     CallCase("max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1), maxima=True),
-    CallCase("max_pool2d by name", lambda x: torch.max_pool2d(x, (2, 3), stride=(1, 2), padding=(1, 0), dilation=(2, 1), ceil_mode=True), maxima=True),
+    CallCase(
+        "max_pool2d by name",
+        lambda x: torch.max_pool2d(x, (2, 3), stride=(1, 2), padding=(1, 0), dilation=(2, 1), ceil_mode=True),
+        maxima=True,
+    ),
     CallCase("max_pool2d with indices", lambda x: F.max_pool2d(x, 2, return_indices=True)[0], maxima=True),
     CallCase("avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1)),
     CallCase("avg_pool2d with ceil", lambda x: F.avg_pool2d(x, (2, 3), ceil_mode=True, count_include_pad=False)),
@@ -83,7 +87,10 @@ RESIZES = (
     CallCase("interpolate", lambda x: F.interpolate(x, scale_factor=2)),
     CallCase("interpolate down", lambda x: F.interpolate(x, (3, 4), mode="bilinear")),
     CallCase("interpolate by two factors", lambda x: F.interpolate(x, None, (1.5, 0.7), "bilinear", True)),
-    CallCase("interpolate recomputed", lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear", recompute_scale_factor=True)),
+    CallCase(
+        "interpolate recomputed",
+        lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear", recompute_scale_factor=True),
+    ),
     CallCase("interpolate exact", lambda x: F.interpolate(x, (9, 5), mode="nearest-exact")),
     CallCase("interpolate cubic", lambda x: F.interpolate(x, (9, 5), mode="bicubic")),
     CallCase("interpolate area", lambda x: F.interpolate(x, scale_factor=0.5, mode="area")),
@@ -188,7 +195,9 @@ POINTWISE = (
     CallCase("batch_norm", lambda x: F.batch_norm(x, _weight(4), _weight(4))),
     CallCase("batch_norm of the batch", lambda x: F.batch_norm(x, None, None, training=True)),
     CallCase("instance_norm", lambda x: F.instance_norm(x)),
-    CallCase("instance_norm of kept statistics", lambda x: F.instance_norm(x, _weight(4), _weight(4), use_input_stats=False)),
+    CallCase(
+        "instance_norm of kept statistics", lambda x: F.instance_norm(x, _weight(4), _weight(4), use_input_stats=False)
+    ),
     CallCase("group_norm", lambda x: F.group_norm(x, 2)),
     CallCase("layer_norm of channels", lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (4,)), "nhwc"),
     CallCase("layer_norm of images", lambda x: F.layer_norm(x, (4, 6, 7))),
@@ -201,7 +210,9 @@ POINTWISE = (
     CallCase("linear of channels", lambda x: F.linear(x.permute(0, 2, 3, 1), _weight(3, 4)), "nhwc"),
     CallCase("linear of rows", lambda x: F.linear(x, ROWS), "ncha"),
     CallCase("squeeze and excite", lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True))),
-    CallCase("coordinate attention", lambda x: x * x.mean(3, keepdim=True).sigmoid() * x.mean(2, keepdim=True).sigmoid()),
+    CallCase(
+        "coordinate attention", lambda x: x * x.mean(3, keepdim=True).sigmoid() * x.mean(2, keepdim=True).sigmoid()
+    ),
 )
 
 MERGES = (

@@ -104,7 +104,10 @@ def test_pads_and_crops(mode: str) -> None:
 def test_a_folded_crop_reads_as_torch_does() -> None:
     weight = torch.ones(1, 1, 3, dtype=torch.float64)
     for lo, hi, stride in product((-2, -1, 1), (-2, -1, 1), (1, 2)):
-        op: Op = lambda x, lo=lo, hi=hi, stride=stride: F.conv1d(F.pad(x, (lo, hi)), weight, None, stride)
+
+        def op(x, lo=lo, hi=hi, stride=stride):
+            return F.conv1d(F.pad(x, (lo, hi)), weight, None, stride)
+
         check(Slide(3, stride, 1, lo, hi), op, (7, 8, 9))
 
 
@@ -113,7 +116,10 @@ def test_a_folded_crop_reads_as_torch_does() -> None:
 def test_average_pool(kernel: int, stride: int, ceil: bool) -> None:
     for pad, counted in product(range(kernel // 2 + 1), (False, True)):
         axis = Slide(kernel, stride, 1, pad, pad, "zeros" if counted else "ignored", ceil)
-        op: Op = lambda x, pad=pad, counted=counted: F.avg_pool1d(x, kernel, stride, pad, ceil, counted)
+
+        def op(x, pad=pad, counted=counted):
+            return F.avg_pool1d(x, kernel, stride, pad, ceil, counted)
+
         check(axis, op, (1, 2, 3, 4, 7, 8, 9, 10, 11), far=64)
         for n in (5, 8, 9, 10, 11):
             # The mean of ones is 1 less the share of padding in what is averaged.
@@ -215,19 +221,36 @@ def test_adaptive_pool(count: int) -> None:
 
 
 def test_parts_of_chunk_and_split() -> None:
-    """Their sizes follow from the whole in a way that no map knows; positions and phases are a slice's."""
-    for n, parts in product(range(4, 13), (2, 3)):
-        pieces = torch.arange(float(n)).chunk(parts)
-        for piece in pieces:
-            start, stop = int(piece[0]), int(piece[-1]) + 1
-            axis = Cut(start, stop)
-            assert axis.reads(n) == tuple((int(p),) for p in piece)
-            assert axis.phase(n) == (1, start)
-            assert axis.growth is None
+    for amount, index in product((1, 2, 3, 4), range(4)):
+
+        def chunk(x: Tensor, amount: int = amount, index: int = index) -> Tensor:
+            return piece(x.chunk(amount, -1), index)
+
+        def split(x: Tensor, amount: int = amount, index: int = index) -> Tensor:
+            return piece(x.split(amount, -1), index)
+
+        if index < amount:
+            check(Cut(index, amount), chunk, range(1, 14))
+        check(Cut(index, width=amount), split, range(1, 14))
+
+
+def piece(parts: tuple[Tensor, ...], index: int) -> Tensor:
+    return parts[index] if index < len(parts) else parts[0][..., :0]
 
 
 def test_maps_are_told_apart_by_their_numbers() -> None:
     """Rows are remembered by map: equal numbers must mean equal maps, and other classes other maps."""
-    maps: list[Any] = [Same(), Roll(1), Repeat(1), Stretch(1), Whole(1), Bins(1), Pick(), Cut(), Slide(1), Spread(1)]
+    maps: list[Any] = [
+        Same(),
+        Roll(1),
+        Repeat(1),
+        Stretch(1),
+        Whole(1),
+        Bins(1),
+        Pick(),
+        Cut(0, 1),
+        Slide(1),
+        Spread(1),
+    ]
     assert len(set(maps)) == len(maps)
     assert Slide(3, 1, 1, 1, 1) == Slide(3, 1, 1, 1, 1)

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from analyses.oracles import NOISE
-from ops.calls import FOLLOWED, LOST, MIX, CallCase, Running
 from torch import Tensor
 
 import padrewrite as pr
+from ops.calls import FOLLOWED, LOST, MIX, CallCase, Running
 from padrewrite.analyses.layout import Layout, Origin, read_layout
 from padrewrite.analyses.support import Support, Supports, positions
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from padrewrite.analyses.costs import Cost
 from padrewrite.checks.verification import Verification
 from padrewrite.contracts import Evidence
-from padrewrite.analyses.costs import Cost
 from padrewrite.plans import Decision, PassSummary, Plan
 
 SPEC: dict[str, Any] = {

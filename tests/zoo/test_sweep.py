@@ -275,6 +275,15 @@ def test_one_network_through_every_step() -> None:
     assert partial.worst < 1e-10
 
 
+def test_pools_rewritten_alone_are_verified_too() -> None:
+    halved = [nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)) for _ in range(5)]
+    row = measure(replace(small(lambda: nn.Sequential(nn.Conv2d(3, 4, 1), *halved)), inputs=noise(1, 3, 64, 96)))
+    found = next(p for p in row.passes if p.name == "output-stride")
+    assert row.failures == ()
+    assert (found.rewritten, found.others) == (0, 1)
+    assert found.level
+
+
 def broken() -> nn.Module:
     raise RuntimeError("the package is missing\nat /some/folder/file.py")
 

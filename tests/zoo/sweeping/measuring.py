@@ -149,7 +149,7 @@ def _passed(name: str, built: Built, steps: Steps) -> PassRow:
         row = _decided(name, plan)
         steps.attempt(f"print {name}", lambda: (str(plan), plan.to_json()))
         steps.attempt(f"decide {name}", lambda: _check_decisions(name, plan, built.calls, steps))
-    if plan is not None and row.rewritten:
+    if plan is not None and row.rewritten + row.others:
         new = steps.attempt(f"apply {name}", lambda: padrewrite.apply(built.model, plan))
         if new is not None:
             verified = steps.attempt(f"verify {name}", lambda: _verified(new, plan, steps, row))
