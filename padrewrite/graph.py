@@ -242,7 +242,8 @@ def _pools(nodes: fx.Graph) -> Iterator[tuple[fx.Node, Pool]]:
 
 def _pool_site(site_id: str, node: fx.Node, op: Pool, totals: Mapping[tuple[str, int, str], int]) -> PoolSite:
     at: Call = node.meta["at"]
-    handle = Handle(at, totals=tuple(totals[f.fqn, f.call, at.family] for f in at.frames))
+    counts = tuple(totals[f.fqn, f.call, at.family] for f in at.frames)
+    handle = Handle(at, totals=counts, checkpoint=node.meta.get("checkpoint"))
     shape = node.all_input_nodes[0].meta.get("shape")
     return PoolSite(site_id, at.owner.fqn, at.owner.call, node.meta.get("source"), op, handle, shape)
 

@@ -88,6 +88,4 @@ def _through(axis: AxisMap, value: AxisPhase, n: int) -> AxisPhase | None:
     scale, moved = value.scale * phase[0], value.scale * phase[1]
     window = isinstance(axis, (Slide, Spread)) and axis.kernel > 1
     scales = tuple(sorted({s * phase[0] for s in value.scales}))
-    return AxisPhase(
-        scale, value.offset + moved, value.low + moved, value.high + moved, scales, value.depth + window
-    )
+    return AxisPhase(scale, value.offset + moved, value.low + moved, value.high + moved, scales, value.depth + window)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, lru_cache
 from math import gcd, lcm
 from typing import Any
@@ -163,9 +164,11 @@ def of_expression(expression: Any, name: str) -> SizeForm | None:
         return int(value_of(expression, {name: n}))
 
     for longer in (period, 2 * period):  # halves are rounded to even numbers
-        start = FAR * longer
-        slopes = {size(start + r + longer) - size(start + r) for r in range(2 * longer + 8)} if longer else set[int]()
-        if len(slopes) == 1 and longer <= MOST_RESIDUES:
+        if longer > MOST_RESIDUES:
+            return None
+        first = FAR * longer
+        slopes = {size(n + longer) - size(n) for n in range(first, first + 2 * longer + 8)}
+        if len(slopes) == 1:
             return _read_off(size, longer, slopes.pop())
     return None
 
@@ -177,8 +180,10 @@ class Sizes:
         self._layout = layout
         self.requirements: list[tuple[fx.Node, int, SizeForm, SizeForm]] = []
         """(merge, dimension, form, form): sizes that must be equal for the model to run."""
+
         def start(n: int) -> SizeForm:
             return identity()
+
         self._fold = AxisFold[SizeForm](layout, start, _through, self._join, self._settle, one_origin=True)
 
     def of(self, node: fx.Node, dim: int) -> SizeForm | None:
@@ -193,7 +198,7 @@ class Sizes:
         for other in given[1:]:
             if not given[0].same_as(other):
                 self.requirements.append((node, dim, given[0], other))
-        return max(given, key=lambda form: form.slope)
+        return max(given, key=lambda form: (Fraction(form.slope, form.period), -form.period))
 
     def _settle(self, node: fx.Node, dim: int, form: SizeForm | None) -> SizeForm | None:
         """Sizes that the forward computed by itself come from the expressions that a symbolic recording has of them."""

@@ -144,9 +144,7 @@ class Slide(AxisMap):
             return (0,) * self.size(n)
         # Past the padding of a window that hangs over the end there is nothing at all.
         last = n + self.hi
-        return tuple(
-            sum(not 0 <= p < n and p < last for p in self.taps(i, n)) for i in range(self.size(n))
-        )
+        return tuple(sum(not 0 <= p < n and p < last for p in self.taps(i, n)) for i in range(self.size(n)))
 
     def unread(self, n: int) -> int:
         """Positions at the padded end that no window reaches; negative if the last window hangs over the end."""

@@ -121,6 +121,7 @@ class Redirect(TorchFunctionMode):
                 if found is None or found.op != change.before:
                     numbers = "other numbers" if found is None else str(found.op.spec())
                     raise SiteMismatch(_mismatch(change.site, numbers, str(change.before.spec())))
+                self._check_rerun(change)
                 return emit_pool(found.x, change.after)
         return func(*args, **kwargs)
 
@@ -153,8 +154,7 @@ class Redirect(TorchFunctionMode):
         slots = dict(zip(_SLOTS, args))
         slots.update(kwargs)
         self._check(change, slots)
-        if self.grad and not torch.is_grad_enabled() and not torch.compiler.is_dynamo_compiling():
-            _refuse_checkpoint(change)
+        self._check_rerun(change)
         rank = len(change.stride)
         source, amounts = self._before_pads(slots["input"], rank, change)
         padding, outer = change.padding, None
@@ -174,6 +174,11 @@ class Redirect(TorchFunctionMode):
             change.partial,
             outer if change.explicit else None,
         )
+
+    def _check_rerun(self, change: ConvChange | PoolChange) -> None:
+        """Without gradients inside a forward that has them, the call may be run again in backward, outside the mode."""
+        if self.grad and not torch.is_grad_enabled() and not torch.compiler.is_dynamo_compiling():
+            _refuse_checkpoint(change)
 
     def _before_pads(self, x: Any, rank: int, change: ConvChange) -> tuple[Any, Any]:
         """What the explicit pads right before the call padded, and the (lo, hi) they added per spatial axis."""
@@ -232,9 +237,9 @@ def _mismatch(site: str, found: str, wanted: str) -> str:
     )
 
 
-def _refuse_checkpoint(change: ConvChange) -> None:
+def _refuse_checkpoint(change: ConvChange | PoolChange) -> None:
     """Reentrant checkpointing runs the call again later, outside this forward, where nothing redirects it."""
-    frame = sys._getframe(2)
+    frame = sys._getframe(3)
     while frame is not None and frame.f_code is not RedirectedMixin.forward.__code__:
         if frame.f_code.co_filename.endswith(_CHECKPOINT):
             raise SiteMismatch(

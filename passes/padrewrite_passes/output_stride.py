@@ -19,7 +19,7 @@ from padrewrite.analyses.multi_grid import multiply
 from padrewrite.analyses.strides import Regrid, regrid
 from padrewrite.contracts import Contract
 from padrewrite.graph import Graph, PoolSite, Site
-from padrewrite.ops.conv import Conv
+from padrewrite.ops.conv import Conv, TransposedConv
 from padrewrite.ops.pool import Pool
 from padrewrite.rewriting import Check, Match, Pass
 
@@ -97,6 +97,12 @@ class OutputStride(Pass):
         change = _change(match)
         return Contract("grid") if change.ops.keys() <= change.grid.keys() else Contract("shape")
 
+    def note(self, match: Match) -> str | None:
+        new = _change(match).ops
+        tied = [site.id for site in match.sites if _reflects(site.op, new.get(site.id))]
+        more = f" and {len(tied) - 1} more" if len(tied) > 1 else ""
+        return f"{tied[0]}{more} pads by real pixels: the grid holds at the recorded size" if tied else None
+
     def promise_at(self, match: Match, site: Site | PoolSite) -> Contract:
         return Contract.grid(match.grid[site.id]) if site.id in match.grid else Contract("shape")
 
@@ -104,3 +110,9 @@ class OutputStride(Pass):
 def _change(match: Match) -> Regrid:
     assert isinstance(match, Region)
     return match.change
+
+
+def _reflects(old: Conv | TransposedConv, new: Conv | Pool | None) -> bool:
+    """Whether a border that is made of the input is made anew."""
+    made = isinstance(old, Conv) and any(old.modes[a] != "zeros" for a in old.padded_axes)
+    return made and new is not None and new.padding != old.padding

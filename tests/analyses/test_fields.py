@@ -34,8 +34,7 @@ def fields_of(model: nn.Module, x: Tensor) -> tuple[Layout, Fields]:
 def unwrapped(spec: NetSpec, grown: tuple[int, ...]) -> NetSpec:
     """Without wrapping round, which makes windows at one end reach the other; on a larger input if that runs."""
     layers = [
-        replace(layer, mode="replicate") if getattr(layer, "mode", "") == "circular" else layer
-        for layer in spec.layers
+        replace(layer, mode="replicate") if getattr(layer, "mode", "") == "circular" else layer for layer in spec.layers
     ]
     steps = [replace(s, mode="replicate") if isinstance(s, Pad) and s.mode == "circular" else s for s in spec.steps]
     spec = without_cancelling(replace(spec, layers=tuple(layers), steps=tuple(steps)))

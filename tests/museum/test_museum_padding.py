@@ -20,6 +20,27 @@ def one(**kwargs: Any) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3, **{"padding": 1, **kwargs}))
 
 
+class TestRow06:
+    """segmentation_models.pytorch#183: the stride-bearing convolution is dilated too, and kh is used for both axes."""
+
+    @pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (1, 7), (2, 4), (6, 5)])
+    @pytest.mark.parametrize("stride", [(2, 2), (2, 3), (3, 1)])
+    def test_the_grid(self, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+        """Kernels of any shape, sizes of any remainder: the old output stands in the new one, borders included."""
+        pads = (kernel[0] // 2, kernel[1] // 2)
+        first, second = nn.Conv2d(3, 4, kernel, stride, pads), nn.Conv2d(4, 2, kernel, 1, pads)
+        model = nn.Sequential(first, nn.ReLU(), second).double()
+        sizes = [(19, 23), (20, 24), (18, 29)]
+        new: Any = pr.transform(model, ["output-stride{stride=1}"], example_inputs=torch.randn(2, 3, 19, 23).double())
+        assert (new[0].dilation, new[0].padding) == ((1, 1), pads), "the one that loses its stride keeps its rate"
+        spread = tuple(s if k > 1 else 1 for s, k in zip(stride, kernel))
+        assert new[2].dilation == spread, "each axis has the rate of its own stride"
+        assert new[2].padding == (pads[0] * stride[0], pads[1] * stride[1])
+        for height, width in sizes:
+            x = torch.randn(2, 3, height, width, dtype=torch.float64)
+            assert far(new(x)[..., :: stride[0], :: stride[1]], model(x)) < 1e-10
+
+
 def test_row_08_wrong_axis() -> None:
     """pytorch#37844: circular padding on the wrong axis; height, width and their paddings all differ."""
     model = nn.Sequential(nn.Conv2d(3, 4, (5, 3), padding=(2, 1), stride=(1, 2)))
@@ -42,6 +63,19 @@ def test_row_09_stale_padding() -> None:
     assert far(new(picture()), wanted) < 1e-5
     assert pr.revert(new)[0].padding_mode == "circular"  # pyright: ignore
     assert torch.equal(new(picture()), model(picture()))
+
+
+def test_row_09_stale_padding_of_another_rate() -> None:
+    """The same where the dilation changes and the mode stays: what torch derived when it was built must follow."""
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
+    x = picture(height=11, width=13)
+    new: Any = pr.transform(model, ["output-stride{stride=1}"], example_inputs=x)
+    assert type(new[1]) is nn.Conv2d
+    fine = F.conv2d(x, model[0].weight, model[0].bias, padding=1)
+    wanted = F.conv2d(F.pad(fine, (2, 2, 2, 2), mode="reflect"), model[1].weight, model[1].bias, dilation=2)
+    assert far(new(x), wanted) < 1e-5
+    assert far(new(x)[..., ::2, ::2], model(x)) < 1e-5
+    assert torch.equal(pr.revert(new)(x), model(x))
 
 
 class TestRow10:
@@ -67,9 +101,7 @@ class TestRow10:
         new: Any = pr.transform(model, PARTIAL)
         first = new(picture())
         wide = new.double()(picture(height=30).double())
-        assert (
-            far(wide, layer(partial, picture(height=30).double(), copy.deepcopy(model).double()[0])) < 1e-12
-        )
+        assert far(wide, layer(partial, picture(height=30).double(), copy.deepcopy(model).double()[0])) < 1e-12
         assert torch.equal(new.float()(picture()), first)
 
     def test_training_after_inference_mode(self) -> None:
@@ -108,6 +140,34 @@ class TestRow10:
         new(picture(height=64, width=64))
         assert len(pickle.dumps(new)) == cold
         assert set(dict(new.named_buffers())) == set()
+
+
+class TestRow11:
+    """rishizek#10, DeepLabV3-Tensorflow#13: multi-grid on 1x1 convolutions, or without the rate of the stage."""
+
+    class Unit(nn.Module):
+        def __init__(self, stride: int = 1) -> None:
+            super().__init__()
+            self.into, self.conv, self.out = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 2, 3, stride, 1), nn.Conv2d(2, 4, 1)
+            self.beside = nn.Conv2d(4, 4, 1, stride) if stride > 1 else nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.conv(self.into(x)).relu()) + self.beside(x)
+
+    @pytest.mark.parametrize(("stride", "rates"), [(16, (2, 4, 8)), (8, (4, 8, 16))])
+    def test_the_rates_of_the_last_stage(self, stride: int, rates: tuple[int, ...]) -> None:
+        """OS 16 + (1, 2, 4) = (2, 4, 8), and twice that at OS 8; no 1x1 convolution is dilated."""
+        stem = [nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)]
+        units = [self.Unit(2), self.Unit(), self.Unit(2), self.Unit(), self.Unit()]
+        model = nn.Sequential(*stem, *units).eval()
+        spec = f"output-stride{{stride={stride},multi_grid=[1,2,4]}}"
+        x = picture(1, 65, 70)
+        new: Any = pr.transform(model, [spec], example_inputs=x, verify="full")
+        assert tuple(unit.conv.dilation for unit in new[5:]) == tuple((r, r) for r in rates)
+        pointwise = [m for m in new.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
+        assert len(pointwise) == 12
+        assert {(m.dilation, m.padding, m.stride) for m in pointwise[4:]} == {((1, 1), (0, 0), (1, 1))}
+        assert -(-65 // stride) == new(x).shape[2]
 
 
 class Uneven(nn.Module):

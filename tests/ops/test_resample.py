@@ -38,8 +38,10 @@ def weigh(op: Op, n: int) -> Tensor:
 @pytest.mark.parametrize(("kind", "align"), MODES + CUBIC)
 def test_by_size(kind: str, align: bool) -> None:
     for count in range(1, 24):
+
         def op(x, count=count):
             return interpolate(x, kind, align, size=count)
+
         check(Resample(kind, count, None, align), op, range(1, 21), weigh=weigh)
 
 
@@ -49,6 +51,7 @@ def test_by_size(kind: str, align: bool) -> None:
 def test_by_factor(kind: str, align: bool, factor: float, recompute: bool) -> None:
     def op(x):
         return interpolate(x, kind, align, scale_factor=factor, recompute_scale_factor=recompute)
+
     # Rounding aside a resize ends where its input does, so that the middle of 60 pixels is far from both ends.
     check(Resample(kind, None, factor, align, recompute), op, range(1, 41), far=60, weigh=weigh)
 
@@ -56,8 +59,10 @@ def test_by_factor(kind: str, align: bool, factor: float, recompute: bool) -> No
 @pytest.mark.parametrize(("kind", "align"), [("linear", False), ("linear", True), ("area", False), *CUBIC])
 def test_gradients_say_the_same(kind: str, align: bool) -> None:
     for n, count in product((1, 2, 5, 8), (1, 3, 4, 9, 16)):
+
         def op(x, count=count):
             return interpolate(x, kind, align, size=count)
+
         assert Resample(kind, count, None, align).reads(n) == rows_of(gradients(op, n))
 
 
@@ -78,8 +83,10 @@ def test_sizes_are_torchs() -> None:
     differs = 0
     for factor in (*FACTORS, 1.1, 0.3333, 3.141592653589793):
         for n in range(1, 400):
+
             def op(x, factor=factor):
                 return F.interpolate(x, scale_factor=factor)
+
             size = size_of(op, n)
             assert Resample("nearest", None, factor).size(n) == (size or 0)
             differs += Resample("nearest", None, factor).size(n) != floor(n * exactly(factor))
