@@ -19,13 +19,17 @@ SHOWN = {
         "body.2: position i is centred on pixel 4i + 1/2",
         "rates that grid: [(2, 2, 2)]",
     ],
+    "06_gridding": ["49 of 13x13 pixels read, gridding score 1.00", "169 of 13x13 pixels read, gridding score 0.11"],
 }
+DRAWN = {"06_gridding": ["gridding.png"]}
 
 
 @pytest.mark.compile
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
-def test_example_runs(example: Path) -> None:
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=300)
+def test_example_runs(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for text in SHOWN[example.stem]:
         assert text in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == DRAWN.get(example.stem, [])
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("writing", "checks", "emitting", "predicting"),
     ("reporting",),
     ("pipeline", "__init__"),
-    ("cli", "benchmarking", "fuzzing"),
+    ("cli", "benchmarking", "fuzzing", "drawing"),
 )
 
 # Imports of a higher row that are meant: (importing file, imported unit) -> why.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from padrewrite.formulas.assigning import assign_rates
 from padrewrite.formulas.counting import valid_count, valid_weight_fraction
-from padrewrite.formulas.dilation import gridding_score, is_hole_free, max_gap
+from padrewrite.formulas.dilation import gridding_score, is_hole_free, max_gap, path_counts
 from padrewrite.formulas.eroding import erosion
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "gridding_score",
     "is_hole_free",
     "max_gap",
+    "path_counts",
     "valid_count",
     "valid_weight_fraction",
 ]

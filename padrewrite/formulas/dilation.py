@@ -74,6 +74,33 @@ def is_hole_free(
     return True
 
 
+def path_counts(rates: Sequence[int], kernels: int | Sequence[int]) -> list[int]:
+    """How many paths lead from one output of a chain to each pixel of its field, along one axis.
+
+    A path takes one tap per layer. On a map of several axes the counts multiply.
+
+    Args:
+        rates: dilation of each layer, in any order, at one resolution.
+        kernels: taps per axis, one integer or one per layer.
+
+    Returns:
+        One integer per pixel, from the field's first to its last; 0 is a hole. They add up to the product of the
+        kernels. Source: [HDC] Fig. 2 shades pixels by them.
+
+    Raises:
+        ValueError: no rates, lengths that differ, or an entry that is no integer of at least 1.
+    """
+    read = read_rates(rates)
+    counts = [1]
+    for rate, taps in zip(read, per_layer("kernels", kernels, len(read))):
+        wider = [0] * (len(counts) + (taps - 1) * rate)
+        for tap in range(taps):
+            for i, count in enumerate(counts):
+                wider[i + tap * rate] += count
+        counts = wider
+    return counts
+
+
 def gridding_score(rates: Sequence[int], kernels: int | Sequence[int]) -> float:
     """How strongly a chain prefers some pixels of its field to their neighbours, whatever the weights: 0 is even.
 

@@ -14,6 +14,7 @@ from padrewrite.formulas import (
     gridding_score,
     is_hole_free,
     max_gap,
+    path_counts,
     valid_weight_fraction,
 )
 
@@ -27,6 +28,8 @@ REFUSED: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] =
     (is_hole_free, ((1, 2), (3, 3, 3)), {}, r"kernels has 3 entries for 2 rates; give one per layer, or one integer"),
     (is_hole_free, ((1, 2), 3, (1,)), {}, r"strides has 1 entries for 2 rates"),
     (is_hole_free, ((1, 2), 3, (1, 0)), {}, r"strides\[1\] is 0"),
+    (path_counts, ([], 3), {}, r"rates is \[\]"),
+    (path_counts, ([1, 2], [3]), {}, r"kernels has 1 entries for 2 rates"),
     (gridding_score, ([], 3), {}, r"rates is \[\]"),
     (gridding_score, ([0], 3), {}, r"rates\[0\] is 0"),
     (gridding_score, ([1.5], 3), {}, r"rates\[0\] is 1.5, which is no integer"),

@@ -1,0 +1,11 @@
+"""Pictures of the spatial mathematics, as matplotlib figures: ``figure.savefig("picture.png")`` writes one.
+
+They need the extra ``figures``; without matplotlib every function raises a ``PadrewriteError`` that says how to get it.
+Equal arguments draw equal pictures.
+"""
+
+from __future__ import annotations
+
+from padrewrite.drawing.gridding import gridding_figure
+
+__all__ = ["gridding_figure"]
