@@ -27,13 +27,13 @@ from torch.overrides import TorchFunctionMode
 
 from padrewrite.errors import RecordError
 from padrewrite.graph import Call, Frame
-from padrewrite.ops.conv import convolve, family, is_conv, own_padding, per_axis
-from padrewrite.ops.partial import partial_conv
+from padrewrite.ops.conv import family, is_conv
 from padrewrite.ops.pool import pool_family
 from padrewrite.ops.sizes import evaluate_size, print_size, size_name
 from padrewrite.recording.births import Births, storage_of
 from padrewrite.recording.execute import autocast_state
 from padrewrite.recording.inputs import Inputs
+from padrewrite.recording.symbolic import stand_in
 from padrewrite.recording.tensors import tensors_in
 
 _PADS = (_CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd)
@@ -120,8 +120,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         operands = (args, kwargs)
         before = self._prepare(func, operands)
-        stand_in = _plain_conv if func is partial_conv and self._symbols and kwargs.get("mask") is None else func
-        result = stand_in(*args, **kwargs)
+        result = (stand_in(func, args, kwargs) if self._symbols else func)(*args, **kwargs)
         if before is None or not (self._mutates(func, kwargs) or any(True for _ in tensors_in(result))):
             return result
         target, mapped_args, mapped_kwargs = before
@@ -293,15 +292,6 @@ _SILENT = {
     "element_size",
     "__len__",
 }
-
-
-def _plain_conv(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, **_: Any) -> Any:
-    """The convolution under a partial one: of the same shape and type, which is all that symbolic sizes ask for."""
-    rank = weight.dim() - 2
-    kernel = tuple(int(k) for k in weight.shape[2:])
-    rates = per_axis(dilation, rank)
-    pairs = own_padding(padding, kernel, rates)
-    return convolve(x, weight, bias, per_axis(stride, rank), pairs, rates, groups, ("zeros",) * rank)
 
 
 def _getitem(value: Any, index: int) -> Any:

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.overrides import TorchFunctionMode
 
 from padrewrite.errors import InputsError, RecordError
@@ -23,6 +21,7 @@ from padrewrite.recording.execute import execute, state_of
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.preserve import preserved
 from padrewrite.recording.recorder import Recorder
+from padrewrite.recording.symbolic import Sizes, symbolic_sizes
 from padrewrite.recording.tensors import tensors_in
 
 
@@ -75,16 +74,17 @@ def _eager(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], int]:
 
 
 def _follow_symbolic(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | None]:
-    env = ShapeEnv(duck_shape=False)
-    mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-    fakes = inputs.map(lambda t: mode.from_tensor(t.detach(), symbolic_context=_symbolic_sizes(t)))
+    env = Sizes()
+    mode = env.fake_mode()
+    fakes = inputs.map(lambda t: mode.from_tensor(t.detach(), symbolic_context=symbolic_sizes(t)))
     symbols: dict[Any, tuple[int, int]] = {}
     for index, fake in enumerate(fakes.tensors):
         for dim, size in enumerate(fake.shape):
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 symbols.setdefault(size.node.expr, (index, dim))
     with preserved(model), mode, enable_python_dispatcher(), _silent("torch._subclasses.fake_tensor"):
-        return _run(model, fakes, None, symbols, "symbolic"), None
+        graph = _run(model, fakes, None, symbols, "symbolic")
+    return graph, env.fixed
 
 
 @contextlib.contextmanager
@@ -96,11 +96,6 @@ def _silent(name: str) -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-def _symbolic_sizes(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
-    sizes = [DimDynamic.STATIC if d < 2 else DimDynamic.DYNAMIC for d in range(tensor.dim())]
-    return StatelessSymbolicContext(dynamic_sizes=sizes)
 
 
 def _follow_real(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | None]:

@@ -25,11 +25,7 @@ class Found:
 
     spec: NetSpec
     passes: tuple[str, ...]
-    open: str = ""
-    """Why it still fails; empty once it holds."""
 
-
-PINNED = "sizes that torch pins while recording are reported as symbolic"
 
 FOUND = {
     "a pad that a convolution folds and a pool reads": Found(
@@ -71,7 +67,6 @@ FOUND = {
             ),
         ),
         (),
-        PINNED,
     ),
     "the size of an input that is max-pooled in one dimension": Found(
         NetSpec(
@@ -84,7 +79,6 @@ FOUND = {
             ),
         ),
         (),
-        PINNED,
     ),
     "area interpolation of a batch of one": Found(
         NetSpec(shape=(1, 4), layers=(), steps=(Interpolate((0,), "area", factors=(0.7,)),)),
@@ -112,13 +106,7 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize(
-    "found",
-    [
-        pytest.param(f, id=name, marks=[pytest.mark.xfail(reason=f.open, strict=True)] if f.open else [])
-        for name, f in FOUND.items()
-    ],
-)
+@pytest.mark.parametrize("found", FOUND.values(), ids=FOUND.keys())
 def test_every_promise_is_kept(found: Found) -> None:
     result = check_spec(found.spec, found.passes)
     assert result.refused is None

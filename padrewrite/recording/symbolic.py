@@ -1,0 +1,81 @@
+"""Symbolic sizes: which calls keep them, and which tie a recording to one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sympy import Number
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from padrewrite.ops.conv import convolve, own_padding, per_axis
+from padrewrite.ops.partial import partial_conv
+
+
+class Sizes(ShapeEnv):
+    """The symbols of one recording. It notes where a size became a number, which no later size would have."""
+
+    def __init__(self) -> None:
+        super().__init__(duck_shape=False)
+        self.fixed: str | None = None
+        """The first such size and its number; None if the recording holds for all sizes."""
+
+    def evaluate_expr(self, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
+        value = super().evaluate_expr(orig_expr, *args, **kwargs)
+        is_number = isinstance(value, (Number, int, float)) and not isinstance(value, bool)
+        if self.fixed is None and is_number and orig_expr.free_symbols:
+            self.fixed = f"it used the size {orig_expr} as the number {value}"
+        return value
+
+    def fake_mode(self) -> FakeTensorMode:
+        return FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
+
+
+def symbolic_sizes(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
+    """Every dimension but the batch and the channels may be of any size."""
+    sizes = [DimDynamic.STATIC if d < 2 else DimDynamic.DYNAMIC for d in range(tensor.dim())]
+    return StatelessSymbolicContext(dynamic_sizes=sizes)
+
+
+def stand_in(func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
+    """What computes the shape and type of a call of ``func`` without fixing sizes: mostly ``func`` itself."""
+    if func is partial_conv and kwargs.get("mask") is None:
+        return _plain_conv
+    if func in (F.max_pool1d, torch.max_pool1d):
+        return _max_pool1d
+    if func is F.interpolate and args and args[0].dim() == 3 and kwargs.get("mode") == "area":
+        return _area1d
+    return _adaptive_avg_pool1d if func is torch.adaptive_avg_pool1d else func
+
+
+def _plain_conv(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, **_: Any) -> Any:
+    """The convolution under a partial one."""
+    rank = weight.dim() - 2
+    kernel = tuple(int(k) for k in weight.shape[2:])
+    rates = per_axis(dilation, rank)
+    pairs = own_padding(padding, kernel, rates)
+    return convolve(x, weight, bias, per_axis(stride, rank), pairs, rates, groups, ("zeros",) * rank)
+
+
+def _max_pool1d(x: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Any:
+    """With indices, torch keeps the size symbolic; without them it reads it as a number."""
+    return F.max_pool1d(x, *args, return_indices=True, **kwargs)[0]
+
+
+def _adaptive_avg_pool1d(x: Tensor, output_size: Any) -> Tensor:
+    """Its sizes are numbers to torch in one dimension and may be symbols in two."""
+    (size,) = output_size if isinstance(output_size, (tuple, list)) else (output_size,)
+    return F.adaptive_avg_pool2d(x.unsqueeze(-2), (1, size)).squeeze(-2)
+
+
+def _area1d(x: Tensor, size: Any = None, scale_factor: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    """Adaptive average pooling under another name."""
+
+    def with_height(value: Any) -> Any:
+        return None if value is None else (1, *(value if isinstance(value, (tuple, list)) else (value,)))
+
+    return F.interpolate(x.unsqueeze(-2), with_height(size), with_height(scale_factor), *args, **kwargs).squeeze(-2)
