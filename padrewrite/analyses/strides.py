@@ -7,6 +7,7 @@ every position, ``new[..., ::factor] == old`` ([DLv3] Section 3.1, with borders 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -16,6 +17,8 @@ import torch.fx as fx
 
 from padrewrite.analyses.fineness import AxisState, size_stays, why_it_ends
 from padrewrite.analyses.layout import Layout, Lost, read_layout
+from padrewrite.analyses.lengthening import End, ends_behind
+from padrewrite.analyses.refitting import Refit, refit
 from padrewrite.errors import RegionBlocked
 from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.axis import AxisMap, Bins, Same, Slide, Spread, Stretch, Whole
@@ -23,7 +26,7 @@ from padrewrite.ops.conv import Conv
 from padrewrite.ops.pool import Pool
 from padrewrite.ops.resample import Resample
 from padrewrite.ops.step import Read, Step, shape_of
-from padrewrite.ops.window import Ints, Window
+from padrewrite.ops.window import Ints
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,10 @@ class Blocked:
     reason: str
 
 
-Windows = dict[int, tuple[int, AxisState]]
-"""Per dimension of a window's output: its new stride, and the state of what it reads."""
+Windows = dict[int, Refit]
+"""Per dimension of a window's output what becomes of it."""
+Given = tuple[fx.Node, int, AxisMap, AxisState]
+"""An operand, its dimension, how that is read, and what becomes of it."""
 
 
 @dataclass
@@ -59,13 +64,21 @@ class Regrid:
 
 def regrid(graph: Graph, stride: int) -> Regrid:
     """What must change for no tensor to have a scale above ``stride`` input pixels per position."""
-    return _Regridder(graph, stride).run()
+    layout = read_layout(graph)
+    longer: Counter[End] = Counter()
+    while True:
+        one = _Regridder(graph, layout, stride, longer)
+        made = one.run()
+        if made.blocked is not None or not one.short:
+            return made
+        longer.update(one.short)
 
 
 class _Regridder:
-    def __init__(self, graph: Graph, stride: int) -> None:
-        self.graph, self.stride = graph, stride
-        self.layout: Layout = read_layout(graph)
+    def __init__(self, graph: Graph, layout: Layout, stride: int, longer: Mapping[End, int]) -> None:
+        self.graph, self.layout, self.stride, self.longer = graph, layout, stride, longer
+        self.short: dict[End, int] = {}
+        """Windows whose branch is shorter than what it is merged with, and by how many positions."""
         self.states: dict[fx.Node, tuple[AxisState | None, ...]] = {}
         self.ended: dict[fx.Node, str] = {}
         self.made = Regrid()
@@ -110,10 +123,12 @@ class _Regridder:
         found: list[AxisState | None] = []
         for d in range(len(shape_of(node))):
             given = [
-                self._through(node, step, d, read, source, windows)
+                (read.node, *source, state)
                 for read in step.reads
                 for source in (read.dims[d],)
                 if isinstance(source, tuple) and self.states[read.node][source[0]] is not None
+                for state in (self._through(node, step, d, read, source, windows),)
+                if state is not None
             ]
             found.append(self._join(node, step, given))
         self.states[node] = tuple(found)
@@ -171,7 +186,7 @@ class _Regridder:
     def _window(self, node: fx.Node, dim: int, axis: Slide, state: AxisState, windows: Windows) -> AxisState:
         site, stride = self.site_of[node].id, axis.stride
         if state.factor is None and (axis.kernel, stride, axis.lo, axis.hi) == (1, 1, 0, 0):
-            windows[dim] = (1, state)
+            windows[dim] = Refit(1, state)
             return state
         if state.factor is None:
             raise RegionBlocked("unknown-positions", f"{site} reads a map whose size another tensor sets")
@@ -183,28 +198,40 @@ class _Regridder:
                 raise RegionBlocked("uneven-stride", told)
             stride = int(left)
         factor = state.factor * (axis.stride // stride)
-        windows[dim] = (stride, state)
-        reach = state.factor * axis.reach
-        room = None if state.size is None else state.size + state.factor * (axis.lo + axis.hi) - reach - 1
-        return AxisState(state.scale * axis.stride, factor, None if room is None else room // stride + 1)
+        shape = shape_of(node)
+        windows[dim] = Refit(stride, state, self.longer.get((site, dim - len(shape)), 0))
+        size = windows[dim].size(axis)
+        if windows[dim].longer and size is not None and size > shape[dim] * factor:
+            raise RegionBlocked("unequal-sizes", f"{site} would have to be {size} long, past its old positions")
+        return AxisState(state.scale * axis.stride, factor, size)
 
-    def _join(self, node: fx.Node, step: Step, given: Sequence[AxisState | None]) -> AxisState | None:
-        states = [state for state in given if state is not None]
-        if not states:
+    def _join(self, node: fx.Node, step: Step, given: Sequence[Given]) -> AxisState | None:
+        if not given:
             return None
+        states = [state for *_, state in given]
         factors = {state.factor for state in states} - {None}
         if len(factors) > 1:
             shown = " and ".join(str(f) for f in sorted(f for f in factors if f is not None))
             told = f"{self._name(node, step)} joins branches that lost strides of {shown}"
             raise RegionBlocked("unequal-branches", told)
         known = [state for state in states if state.factor is not None]
-        found = [state.size for state in known if state.factor != 1 and state.size is not None]
-        sizes = sorted({n for n in found if n > 1})
-        if len(sizes) > 1:
-            shown = " and ".join(map(str, sizes))
-            raise RegionBlocked("unequal-sizes", f"on the finer grid {self._name(node, step)} would join sizes {shown}")
         # A branch resized to the size of the other has a scale near that of the other.
-        return max(known or states, key=lambda state: (-state.scale.denominator, state.scale))
+        joined = max(known or states, key=lambda state: (-state.scale.denominator, state.scale))
+        found = [state.size for state in known if state.factor != 1 and state.size is not None and state.size > 1]
+        if len(set(found)) < 2:
+            return joined
+        for source, place, axis, state in given:
+            if state.size is not None and 1 < state.size < max(found) and state.factor is not None:
+                self._lengthen(node, step, source, place if isinstance(axis, Same) else None, state.size, max(found))
+        return replace(joined, size=max(found))
+
+    def _lengthen(self, node: fx.Node, step: Step, source: fx.Node, dim: int | None, size: int, wanted: int) -> None:
+        ends = None if dim is None else ends_behind(source, dim, self.layout, self.site_of, self.states)
+        if ends is None:
+            told = f"on the finer grid {self._name(node, step)} would join sizes {size} and {wanted}"
+            raise RegionBlocked("unequal-sizes", told)
+        for end in ends:
+            self.short[end] = max(self.short.get(end, 0), wanted - size)
 
     def _check_positions(self, node: fx.Node, site: Site | PoolSite) -> None:
         """A window behind something that ended the grid must still know its factor, and a stride what it adds to."""
@@ -224,25 +251,13 @@ class _Regridder:
                 self.made.ended[site.id] = self.ended[node]
             else:
                 self.made.grid[site.id] = factors
-        if all(a is None or (a[0] == s and a[1].factor in (1, None)) for a, s in zip(axes, op.window.stride)):
+        if not any(a is not None and a.changes(s) for a, s in zip(axes, op.window.stride)):
             return
-        before = tuple(1 if a is None or a[1].factor is None else a[1].factor for a in axes)
-        strides = tuple(s if a is None else a[0] for a, s in zip(axes, op.window.stride))
-        _check_op(site, before, [a[1].size if a is not None else None for a in axes])
-        w = op.window
-        window = replace(
-            w,
-            stride=strides,
-            dilation=tuple(d * f if k > 1 else d for k, d, f in zip(w.kernel, w.dilation, before)),
-            lo=tuple(p * f for p, f in zip(w.lo, before)),
-            hi=tuple(p * f for p, f in zip(w.hi, before)),
-        )
-        _check_pool(site, window, [a[1].size if a is not None else None for a in axes])
-        if strides != w.stride:
+        new = refit(site, axes)
+        if new.window.stride != op.window.stride:
             self.made.strided.append(site.id)
-        if window != w:
-            assert isinstance(op, (Conv, Pool))
-            self.made.ops[site.id] = replace(op, window=window)
+        if new != op:
+            self.made.ops[site.id] = new
 
     def _name(self, node: fx.Node, step: Step) -> str:
         site = self.site_of.get(node)
@@ -273,28 +288,3 @@ def _factors(states: Sequence[AxisState | None], least: int) -> Ints:
 
 def _blocking(axis: AxisMap) -> str:
     return "transposed" if isinstance(axis, Spread) else "fixed-upsampling" if isinstance(axis, Resample) else "cropped"
-
-
-def _check_op(site: Site | PoolSite, before: Ints, sizes: Sequence[int | None]) -> None:
-    op = site.op
-    if isinstance(op, Conv) and any(f > 1 for f in before):
-        if not site.handle.pads_fixed:
-            raise RegionBlocked("size-dependent-padding", f"the padding of {site.id} is computed from its input's size")
-        for a in op.padded_axes:
-            mode, f, n = op.modes[a], before[a], sizes[a]
-            fits = mode == "zeros" or f == 1 or (n is not None and (n if mode == "circular" else n - 1) % f == 0)
-            if not fits:
-                rule = "its size" if mode == "circular" else "its size less 1"
-                raise RegionBlocked("border-mode", f"{site.id} pads by {mode}: {rule} ({n}) must be a multiple of {f}")
-
-
-def _check_pool(site: Site | PoolSite, window: Window, sizes: Sequence[int | None]) -> None:
-    op = site.op
-    if not isinstance(op, Pool):
-        return
-    if op.ceil:
-        raise RegionBlocked("ceil-mode", f"{site.id} rounds its size up, which depends on the stride")
-    blind = [n for a, n in enumerate(sizes) if n is not None and 0 in window.counts(a, n)]
-    if blind and not (op.average and op.counted):
-        told = f"between the old positions of {site.id} a window would see nothing but padding at size {blind[0]}"
-        raise RegionBlocked("blind-window", told)

@@ -3,8 +3,8 @@
     new(x)[..., ::f] == old(x)        f = old output stride / new, per axis; borders included, any input size
 
 The operation that loses its stride keeps the rate before it; every later window on that path gets its dilation and
-padding times the stride that was lost, on both branches of a block alike; pools too. Weights and keys stay. Costs
-f**2 times the multiply-accumulates behind it.
+padding times the stride that was lost, on both branches of a block alike; pools too. Branches that end up unequally
+long are padded at their ends, off the grid. Weights and keys stay. Costs f**2 times the multiply-accumulates behind it.
 
 Source: Chen et al. 2017, Rethinking Atrous Convolution (DeepLabv3), Section 3.
 """
@@ -42,13 +42,13 @@ class OutputStride(Pass):
     codes: ClassVar[Mapping[str, str]] = {
         "already-fine": "no feature map is coarser than the wanted output stride",
         "unequal-branches": "a merge joins branches that lost different strides",
-        "unequal-sizes": "branches that end up equally large on the coarse grid do not on the finer one",
+        "unequal-sizes": "branches equally large on the coarse grid are not on the finer one, nor can be padded",
         "uneven-stride": "the wanted output stride lies inside a stride that it does not divide",
         "fixed-size-head": "a layer of fixed size reads the flattened feature map",
         "fixed-upsampling": "the head enlarges by a fixed factor, so its output would grow",
         "transposed": "a transposed convolution reads the finer grid",
         "cropped": "a crop, an explicit pad or a shuffle counts positions of the finer grid",
-        "ceil-mode": "a pool rounds its size up",
+        "ceil-mode": "a pool rounds its size up so that padding cannot stand for it",
         "blind-window": "a window of a pool would see nothing but padding at this size",
         "border-mode": "a border filled by reflection or repetition is not the same on the finer grid at this size",
         "size-dependent-padding": "padding is computed from the input's size",

@@ -196,6 +196,66 @@ WRITTEN = {
             "3: k2 s1 d1 p0 -> k2 s1 d4 p0, grid(4)",
         ),
     ),
+    "pools that round their size up": Written(
+        lambda: nn.Sequential(
+            unit(3),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.AvgPool2d((2, 3), 2, (0, 1), ceil_mode=True, count_include_pad=False),
+            nn.AvgPool2d(2, 2, ceil_mode=True),
+            unit(3),
+        ),
+        4,
+        ((32, 37), (33, 38), (34, 35), (35, 36), (39, 40)),
+        (2, 2),
+        (
+            "4.0: k3 s1 d1 p1 -> k3 s1 d2 p2, grid(2)",
+            "3: k2 s2 d1 p0 -> k2 s1 d1 p0:1, grid(2)",
+        ),
+    ),
+    "pools that round their size up, on a finer grid": Written(
+        lambda: nn.Sequential(
+            unit(3, 3, 2),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.AvgPool2d((2, 3), 2, (0, 1), ceil_mode=True, count_include_pad=False),
+        ),
+        1,
+        ((32, 37), (33, 38), (34, 35), (35, 36), (39, 40)),
+        (8, 8),
+        (
+            "0.0: k3 s2 d1 p1 -> k3 s1 d1 p1, grid(2)",
+            "1: k3 s2 d1 p0 -> k3 s1 d2 p0:2, grid(4)",
+            "2: k2x3 s2 d1 p0x1 -> k2x3 s1 d4 p0:4x4:8, grid(8)",
+        ),
+    ),
+    "a pool shorter than the convolution beside it": Written(
+        lambda: nn.Sequential(
+            unit(3, 3, 2),
+            Branches(nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 3, 1)), unit(3, 3, 2)),
+            Branches(nn.AvgPool2d(2, 2), unit(3, 3, 2)),
+            unit(3),
+        ),
+        2,
+        ((32, 48), (31, 40), (24, 63)),
+        (4, 4),
+        (
+            "1.other.0: k3 s2 d1 p1 -> k3 s1 d1 p1, grid(2)",
+            "2.other.0: k3 s2 d1 p1 -> k3 s1 d2 p2, grid(4)",
+            "3.0: k3 s1 d1 p1 -> k3 s1 d4 p4, grid(4)",
+            "1.one.0: k2 s2 d1 p0 -> k2 s1 d1 p0:1, grid(2)",
+            "2.one: k2 s2 d1 p0 -> k2 s1 d2 p0:2, grid(4)",
+        ),
+    ),
+    "a convolution shorter than what it is merged with": Written(
+        lambda: nn.Sequential(Branches(unit(3, 2, 2, padding=0), unit(3, 3, 2)), unit(3)),
+        1,
+        ((8, 10), (16, 12), (22, 30)),
+        (2, 2),
+        (
+            "0.one.0: k2 s2 d1 p0 -> k2 s1 d1 p0:1, grid(2)",
+            "0.other.0: k3 s2 d1 p1 -> k3 s1 d1 p1, grid(2)",
+            "1.0: k3 s1 d1 p1 -> k3 s1 d2 p2, grid(2)",
+        ),
+    ),
 }
 
 
@@ -250,7 +310,7 @@ REFUSALS = [
         "unequal-sizes",
         "refused",
         FINEST,
-        lambda: Branches(nn.Conv2d(3, 3, 2, 2), nn.Conv2d(3, 3, 3, 2, 1)),
+        lambda: Branches(nn.Conv2d(3, 3, 4, 2, 1, padding_mode="reflect"), nn.Conv2d(3, 3, 3, 2, 1)),
         (8, 10),
     ),
     Row("uneven-stride", "refused", f"{NAME}{{stride=2}}", lambda: nn.Conv2d(3, 4, 3, 3), (9, 12)),
@@ -258,7 +318,7 @@ REFUSALS = [
     Row("fixed-upsampling", "refused", FINEST, behind(nn.Upsample(scale_factor=2)), (8, 10)),
     Row("transposed", "refused", FINEST, behind(nn.ConvTranspose2d(3, 3, 2, 2)), (8, 10)),
     Row("cropped", "refused", FINEST, behind(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 1)), (8, 10)),
-    Row("ceil-mode", "refused", FINEST, behind(nn.MaxPool2d(3, 2, ceil_mode=True)), (8, 10)),
+    Row("ceil-mode", "refused", FINEST, behind(nn.AvgPool2d(3, 2, 1, ceil_mode=True)), (8, 10)),
     Row(
         "blind-window",
         "refused",
@@ -284,7 +344,7 @@ def test_refusals(row: Row) -> None:
 
 def test_a_refusal_is_about_the_whole_network() -> None:
     """Nothing is changed in part, and the reason names the layer that stands in the way."""
-    model, x = behind(nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(3, 3, 1))(), image(9, 12).float()
+    model, x = behind(nn.MaxPool2d(2, 2, 1, ceil_mode=True), nn.Conv2d(3, 3, 1))(), image(9, 12).float()
     plan = pr.plan(model, [FINEST], example_inputs=x, allow_no_effect=True)
     assert [(d.site, d.code) for d in plan.decisions] == [("0", "ceil-mode"), ("2", "ceil-mode")]
     assert "1 rounds its size up" in plan.decisions[0].reason
