@@ -93,6 +93,20 @@ def plan(
     parsed = parse_passes(passes)
     inputs = None if example_inputs is None else Inputs.of(example_inputs)
     graph = read_tree(model) if inputs is None else trace(model, inputs)
+    return plan_recorded(model, graph, parsed, inputs, include, exclude, where, allow_no_effect)
+
+
+def plan_recorded(
+    model: nn.Module,
+    graph: Graph,
+    passes: Sequence[Pass],
+    inputs: Inputs | None,
+    include: Names = None,
+    exclude: Names = None,
+    where: Where = None,
+    allow_no_effect: bool = False,
+) -> Plan:
+    """As ``plan``, on a graph that was recorded of the model, as it is, with these inputs."""
     done = history(model)
     earlier = {edit.site.id: edit for edit in _net_edits(done.plans)} if done is not None else None
     chosen = (include, exclude, where, allow_no_effect)
@@ -101,7 +115,7 @@ def plan(
         assert inputs is not None
         return record_edited(model, edits, predicted, inputs, graph.how)
 
-    return make_plan(model, graph, parsed, inputs, tree_fingerprint(model), *chosen, earlier, record_again)
+    return make_plan(model, graph, passes, inputs, tree_fingerprint(model), *chosen, earlier, record_again)
 
 
 def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:

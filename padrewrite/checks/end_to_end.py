@@ -38,7 +38,7 @@ def check_end_to_end(
     # Where sizes change, the original's recording does not know the new ones: the rewritten model's own does.
     resized = any(edit.resizes for edit in edits)
     traced = new if resized else original
-    graph = trace(traced, inputs)
+    graph = trace(traced, inputs, symbolic=False)
     state = {k: _double(v) for k, v in state_of(traced, graph.constants).items()}
     ours = {k: _double(v) for k, v in state_of(new, {}).items()}
     wanted = _Reference(graph, _by_site(graph, edits, "after"))

@@ -44,7 +44,7 @@ def _rewritten(original: nn.Module, edits: Any) -> nn.Module:
 
 def _outputs(model: nn.Module, inputs: Inputs, wanted: set[str]) -> dict[str, list[Tensor]]:
     """The outputs of chosen convolution calls, in float64."""
-    graph = trace(model, inputs)
+    graph = trace(model, inputs, symbolic=False)
     assert graph.nodes is not None
     nodes = {graph.node_of(site): site for site in wanted if site in graph.sites}
     nodes |= {graph.pool_nodes[site]: site for site in wanted if site in graph.pools}

@@ -45,11 +45,28 @@ def stand_in(func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
     """What computes the shape and type of a call of ``func`` without fixing sizes: mostly ``func`` itself."""
     if func is partial_conv and kwargs.get("mask") is None:
         return _plain_conv
+    if func in _ALIKE and not torch.is_autocast_enabled(args[0].device.type) and not _in_place(args, kwargs):
+        return _clone
     if func in (F.max_pool1d, torch.max_pool1d):
         return _max_pool1d
     if func is F.interpolate and args and args[0].dim() == 3 and kwargs.get("mode") == "area":
         return _area1d
     return _adaptive_avg_pool1d if func is torch.adaptive_avg_pool1d else func
+
+
+_ALIKE = {
+    *(F.batch_norm, torch.prelu, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.hardtanh),
+    *(F.dropout, F.dropout2d, F.dropout3d, torch.sigmoid, torch.tanh, F.softplus, F.relu6),
+}
+"""Their result has the shape, the type and the layout of what they read; torch takes long to find that out."""
+
+
+def _in_place(args: Any, kwargs: Any) -> bool:
+    return bool(kwargs.get("inplace")) or any(value is True for value in args[1:])
+
+
+def _clone(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return x.clone()
 
 
 def _plain_conv(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, **_: Any) -> Any:

@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import padrewrite
-from padrewrite.registry import known_passes
+from padrewrite.analyses.building import build
+from padrewrite.pipeline import plan_recorded
+from padrewrite.recording.inputs import Inputs
+from padrewrite.registry import known_passes, parse_passes
 
 from ..counting import ConvolutionCall, count_convolutions
-from ..networks import Inputs, Network, tensors_in
+from ..networks import Inputs as Arguments
+from ..networks import Network, tensors_in
 from ..test_networks import RunGraph, distance, mapped, run, weight_shape
 from .rows import ANALYZE, COUNT, EAGER, PRINT, RECORD, Analysed, Failure, Finding, PassRow, Refusal, Row
 
@@ -57,7 +61,7 @@ class Built:
     """A network ready for its steps, and what it gave before any of them."""
 
     model: nn.Module
-    inputs: Inputs
+    inputs: Arguments
     calls: list[ConvolutionCall]
     outputs: list[Tensor]
 
@@ -82,7 +86,7 @@ def measure(network: Network) -> Row:
     return replace(row, failures=tuple(steps.failures), seconds=steps.seconds)
 
 
-def _counted(model: nn.Module, inputs: Inputs) -> Built:
+def _counted(model: nn.Module, inputs: Arguments) -> Built:
     outputs: list[Tensor] = []
     calls = count_convolutions(lambda: outputs.extend(run(model, inputs)))
     return Built(model, inputs, calls, outputs)
@@ -99,8 +103,8 @@ def _followed(row: Row, built: Built, steps: Steps) -> Row:
         how=graph.how,
         notes=tuple(map(scrubbed, graph.notes)),
         difference=steps.attempt(EAGER, lambda: _difference(built, graph, steps)),
-        analysis=steps.attempt(ANALYZE, lambda: _analysed(built, steps)),
-        passes=tuple(_passed(name, built, steps) for name in names),
+        analysis=steps.attempt(ANALYZE, lambda: _analysed(built, graph, steps)),
+        passes=tuple(_passed(name, built, graph, steps) for name in names),
     )
 
 
@@ -120,11 +124,8 @@ def _difference(built: Built, graph: padrewrite.Graph, steps: Steps) -> float:
     return worst
 
 
-def _analysed(built: Built, steps: Steps) -> Analysed | None:
-    analyze = getattr(padrewrite, "analyze", None)
-    if analyze is None:
-        return None
-    seen = analyze(built.model, example_inputs=built.inputs)
+def _analysed(built: Built, graph: padrewrite.Graph, steps: Steps) -> Analysed:
+    seen = build(graph, type(built.model).__name__, str(Inputs.of(built.inputs)))
     if len(seen.sites) != len(built.calls):
         steps.fail(ANALYZE, "count", f"{len(built.calls)} convolutions ran, {len(seen.sites)} were analysed")
     steps.attempt(PRINT, lambda: (str(seen), seen.to_json()))
@@ -138,12 +139,14 @@ def _finding(found: padrewrite.Finding) -> Finding:
     return Finding(found.code, found.site, scrubbed(found.message), found.severity, tuple(found.sites))
 
 
-def _passed(name: str, built: Built, steps: Steps) -> PassRow:
-    """One pass, from its plan to its revert; the model itself is never changed."""
+def _passed(name: str, built: Built, graph: padrewrite.Graph, steps: Steps) -> PassRow:
+    """One pass, from its plan to its revert; the model itself is never changed. All passes share one recording."""
     before, row = len(steps.failures), PassRow(name)
     plan = steps.attempt(
         f"plan {name}",
-        lambda: padrewrite.plan(built.model, [name], example_inputs=built.inputs, allow_no_effect=True),
+        lambda: plan_recorded(
+            built.model, graph, parse_passes([name]), Inputs.of(built.inputs), allow_no_effect=True
+        ),
     )
     if plan is not None:
         row = _decided(name, plan)
@@ -189,9 +192,7 @@ def _verified(new: nn.Module, plan: padrewrite.Plan, steps: Steps, row: PassRow)
     small = (
         len(convolutions(plan)) <= FULL_CONVOLUTIONS and plan.macs is not None and max(plan.macs) <= FULL_MACS
     )
-    found = padrewrite.verify(new, level="quick")
-    if found.ok and small:
-        found = padrewrite.verify(new, level="full")
+    found = padrewrite.verify(new, level="full" if small else "quick")
     level = "full" if any(e.site == END_TO_END and not e.vacuous for e in found.evidence) else "quick"
     if not found.ok:
         bad = found.failures[0] if found.failures else None
