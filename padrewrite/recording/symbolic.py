@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from padrewrite.ops.conv import convolve, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
+from padrewrite.recording.execute import autocast_state
 
 
 class Sizes(ShapeEnv):
@@ -45,7 +46,8 @@ def stand_in(func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
     """What computes the shape and type of a call of ``func`` without fixing sizes: mostly ``func`` itself."""
     if func is partial_conv and kwargs.get("mask") is None:
         return _plain_conv
-    if func in _ALIKE and not torch.is_autocast_enabled(args[0].device.type) and not _in_place(args, kwargs):
+    casts = any(enabled for _, enabled, _ in autocast_state())
+    if func in _ALIKE and not casts and not _in_place(args, kwargs):
         return _clone
     if func in (F.max_pool1d, torch.max_pool1d):
         return _max_pool1d

@@ -39,12 +39,12 @@ def trace(model: nn.Module, inputs: Inputs, symbolic: bool = True) -> Graph:
     """
     if inputs.on_meta or any(p.is_meta for p in model.parameters()):
         try:
-            graph, _ = _follow_symbolic(model, inputs)
+            graph, fixed = _follow_symbolic(model, inputs)
         except Exception as error:
             raise InputsError(
                 f"{type(model).__name__}.forward failed on meta tensors ({inputs}): {_first_line(error)}"
             ) from error
-        return replace(graph, notes=(*graph.notes, "not executed: tensors are on meta"))
+        return replace(graph, notes=(*graph.notes, *filter(None, [fixed]), "not executed: tensors are on meta"))
     expected, convolutions = _eager(model, inputs)
     reasons: list[str] = []
     for follow in (_follow_symbolic, _follow_real) if symbolic else (_follow_real, _follow_symbolic):

@@ -333,7 +333,7 @@ def test_failing_step_of_a_pass_is_a_row(broken_step: str, monkeypatch: pytest.M
     def fail(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("broken on purpose")
 
-    monkeypatch.setattr(padrewrite, broken_step, fail)
+    monkeypatch.setattr(*((measuring, "plan_recorded") if broken_step == "plan" else (padrewrite, broken_step)), fail)
     monkeypatch.setattr(measuring, "known_passes", lambda: [PASS])
     row = measure(small(two_convolutions))
     assert [(f.step, f.error) for f in row.failures] == [(f"{broken_step} {PASS}", "AssertionError")]
