@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from expected import FEW, Row, TensorflowSame, image
-from hypothesis import event, given
+from expected import FEW, TIGHT, Row, TensorflowSame, image
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from strategies import NetSpec, nets
 from torch import Tensor, nn
@@ -422,3 +422,38 @@ def test_a_network_stands_in_its_finer_self(spec: NetSpec, kernel: int, stride: 
             on_grid = got[(..., *(slice(None, None, f) for f in steps))]
             assert not steps or on_grid.shape == want.shape
             assert not steps or (on_grid - want).abs().max() <= 1e-10 * max(1, want.abs().max())
+
+
+GATHERED = ("conv", "pointwise", "batch_norm", "max_pool", "avg_pool", "add", "cat", "residual", "aspp", "downsample")
+"""Kinds of which few networks are refused."""
+
+
+@settings(max_examples=max(5, settings.default.max_examples // 6))
+@given(nets(kinds=GATHERED, parts=(1, 4)), st.integers(1, 4), st.sampled_from([2, 3]), st.sampled_from([1, 2]))
+def test_it_commutes_with_partial_padding(spec: NetSpec, kernel: int, stride: int, wanted: int) -> None:
+    """In either order the partial network stands in its finer self, and the two are one network; but for a branch that
+    is padded at its end to be as long as another, where only the one that is padded first becomes partial there."""
+    model = Behind(spec, kernel, stride).double().eval()
+    x = torch.randn(spec.batch, spec.shape[0], *model.sizes, dtype=torch.float64)
+    orders = ([OutputStride(wanted), "partial-padding"], ["partial-padding", OutputStride(wanted)])
+    plans = [pr.plan(model, passes, example_inputs=x, allow_no_effect=True) for passes in orders]
+    event("rewritten" if plans[0].grids else "refused")
+    assert bool(plans[0].grids) == bool(plans[1].grids)
+    if not plans[0].grids:
+        return
+    partial = pr.transform(model, ["partial-padding"], example_inputs=x, allow_no_effect=True)
+    with torch.no_grad():
+        want, *both = (network(x) for network in (partial, *(pr.apply(model, plan) for plan in plans)))
+    for index, outputs in enumerate(zip(want, *both)):
+        steps = plans[0].grids[0].factors.get(f"(output {index})", ())
+        place = (..., *(slice(None, None, f) for f in steps))
+        for got in outputs[1:] if steps else ():
+            torch.testing.assert_close(got[place], outputs[0], **TIGHT)
+    made = [{edit.site.id: edit.after for edit in plan.edits} for plan in plans]
+    event("one network" if made[0] == made[1] else "padded at an end")
+    if made[0] == made[1]:
+        for one, other in zip(*both):
+            torch.testing.assert_close(one, other, **TIGHT)
+    else:
+        lone = {site for site in made[0] if made[0][site] != made[1][site]}
+        assert all(min(made[0][site].window.lo) == 0 for site in lone)

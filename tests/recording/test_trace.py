@@ -19,7 +19,9 @@ from untouched import untouched
 
 import padrewrite as pr
 from padrewrite.errors import InputsError, PadrewriteError, RecordError
+from padrewrite.recording import trace
 from padrewrite.recording.execute import execute, state_of
+from padrewrite.recording.inputs import Inputs
 
 
 def picture(height: int = 8, width: int = 9, batch: int = 2, seed: int = 1) -> Tensor:
@@ -341,3 +343,30 @@ def test_under_other_settings_of_the_caller() -> None:
         assert pr.verify(pr.transform(model, ["partial-padding"], example_inputs=x)).ok
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_recording_for_these_inputs_alone_needs_no_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Symbols take nearly all of the time of a recording; checks run their recordings on the inputs at hand."""
+    x, model = picture(11, 13), nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+    graph = trace.trace(model, Inputs.of(x), symbolic=False)
+    assert graph.how == "real inputs"
+    assert torch.equal(replayed(graph, model, x)[0], model(x))
+    new = pr.transform(model, ["output-stride{stride=1}"], example_inputs=x, verify="off")
+
+    def fail(*_args: Any) -> Any:
+        raise AssertionError("recorded with symbols")
+
+    monkeypatch.setattr(trace, "_follow_symbolic", fail)
+    found = pr.verify(new, example_inputs=x)
+    assert found.ok
+    assert {e.contract for e in found.evidence} >= {"reference", "grid(2)"}
+
+
+def test_a_recording_for_these_inputs_alone_may_still_need_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: Any) -> Any:
+        raise RuntimeError("not followed")
+
+    monkeypatch.setattr(trace, "_follow_real", fail)
+    monkeypatch.setitem(trace._HOW, fail, "on the real inputs")
+    model, x = nn.Conv2d(3, 4, 3), picture()
+    assert trace.trace(model, Inputs.of(x), symbolic=False).how == "symbolic"
