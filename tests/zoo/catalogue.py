@@ -160,6 +160,26 @@ def _cross_section() -> list[Entry]:
     return [Entry(network, "cross-section") for network in NETWORKS.values()]
 
 
+LATE = """
+efficientnet_b1_96 efficientnet_b2_75 efficientnet_dynamic_same monai_ahnet_2d monai_ahnet_3d monai_attention_unet
+monai_densenet121_3d monai_efficientnet_2d monai_efficientnet_3d monai_flexible_unet monai_hovernet monai_mednext_s
+monai_quicknat monai_resnet10_3d monai_segresnet_ds monai_segresnet_ds2 monai_segresnet_vae monai_senet50_2d
+airnet50_1x64d_r16 airnext50_32x4d_r2 alexnet alexnetb alphapose_fastseresnet101b_coco bagnet17
+bisenet_resnet18_celebamaskhq bninception centernet_resnet18_voc channelnet condensenet74_c8_g8 darknet53 darts
+dpn68 efficientnet_b0 efficientnet_b1b efficientnet_edge_small_b fastseresnet101b fbnet_cb fishnet99 ghostnet
+hardnet39ds hardnet68 hrnetv2_w18 ibn_densenet121 ibn_resnet50 ibn_resnext50_32x4d ibnb_resnet50 ibppose_coco
+inceptionresnetv1 inceptionresnetv2 inceptionv3 inceptionv4 irevnet301 jasper5x3 jasperdr10x5_en
+lffd20x5s320v2_widerface lwopenpose2d_mobilenet_cmupan_coco lwopenpose3d_mobilenet_cmupan_coco menet108_8x1_g3
+mixnet_m mnasnet_a1 mobilenetv3_large_w7d20 msdnet22 msdnet22_cifar10 nasnet_4a1056 ntsnet_cub nvpattexp116bazel76
+octresnet50b_ad2 peleenet pfpcnet pnasnet5large polynet prnet proxylessnas_cpu pyramidnet101_a360
+pyramidnet110_a48_cifar10 quartznet15x5_en raft_things regnetx002 regnety002 resattnet56 resnestabc14 resnet50
+resnetd50b resnext26_32x2d revnet38 scnet50 selecsls42 senet16 seresnext50_32x4d shakeshakeresnet20_2x16d_cifar10
+shufflenet_g1_w1 sknet50 sparsenet121 spnasnet sqnxt23_w1 tresnet_m vgg11 vovnet27s wrn16_10_cifar10
+wrn20_10_1bit_cifar10 wrn50_2 xdensenet121_2 xdensenet40_2_k24_bc_cifar10 zfnet
+"""
+"""Networks that take minutes each, or that stand for a family of which another is here: a sweep that is not given the
+time for all comes to them last."""
+
 ENTRIES: tuple[Entry, ...] = tuple(
     sorted(
         [
@@ -175,6 +195,6 @@ ENTRIES: tuple[Entry, ...] = tuple(
             *_SAME,
             *(entry(f"monai_{name}", f"monai.networks.nets.{made}", *shape, **kw) for name, made, shape, kw in MEDICAL),
         ],
-        key=lambda e: (e.network.package or "", e.name),
+        key=lambda e: (e.name in LATE.split(), e.network.package or "", e.name),
     )
 )

@@ -22,10 +22,16 @@ to end besides each convolution. Errors are allowed 1e-10 of the largest value t
 """
 
 
-def coverage_page(rows: Sequence[Row]) -> str:
-    """The page as Markdown, the same text for the same rows in any order."""
+def coverage_page(rows: Sequence[Row], missing: Sequence[str] = (), state: str = "") -> str:
+    """The page as Markdown, the same text for the same rows in any order.
+
+    Args:
+        missing: networks of the catalogue that have no row.
+        state: the hash of the sources that all rows were made with.
+    """
     ordered = sorted(rows, key=lambda row: (row.package, row.name))
-    sections = [HEAD, "## Totals\n", "\n".join(f"* {line}" for line in totals(ordered)), "\n## Networks\n"]
+    sections = [HEAD, f"Everything here was measured with the sources of hash `{state}`, and with no others.\n"]
+    sections += ["## Totals\n", "\n".join(f"* {line}" for line in totals(ordered)), "\n## Networks\n"]
     sections += [_networks(ordered), "\n## Refused\n", _refused(ordered), "\n## Failed\n", _failed(ordered)]
     sections += [
         "\n## Recorded with a note\n",
@@ -34,6 +40,10 @@ def coverage_page(rows: Sequence[Row]) -> str:
     unchecked = ((f"`{p.name}`: {note}", row.name) for row in ordered for p in row.passes for note in p.notes)
     sections += ["\n## Not verified in full\n", _notes(unchecked)]
     sections += ["\n## Where spatial reasoning ended\n", _ended(ordered)]
+    if missing:
+        why = f"This page has no row for {len(missing)} of the catalogue's {len(rows) + len(missing)} networks: "
+        why += "the run that wrote it ended before them.\n"
+        sections += ["\n## Not measured\n", why, ", ".join(sorted(missing))]
     return "\n".join(sections).rstrip() + "\n"
 
 
