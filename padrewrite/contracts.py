@@ -40,6 +40,11 @@ class Contract:
         return cls("grid", (tuple(float(f) for f in factors),))
 
     @classmethod
+    def bounded(cls, eps: float) -> Contract:
+        """A relative error of at most ``eps``."""
+        return cls("bounded", ((eps,),))
+
+    @classmethod
     def weakest(cls, contracts: list[Contract]) -> Contract:
         """What several rewrites together still promise."""
         return max(contracts, key=lambda c: KINDS.index(c.kind), default=cls("exact"))

@@ -57,3 +57,7 @@ class ContractViolation(PadrewriteError):
 
 class RevertError(PadrewriteError):
     """The model cannot be reverted (nothing to revert, or its replaced parameters are gone)."""
+
+
+class NewParametersWarning(UserWarning):
+    """A model was rewritten in place by a pass that makes new parameters: optimizers hold the old ones."""

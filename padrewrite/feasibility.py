@@ -1,23 +1,25 @@
-"""Whether, and in which of four ways, a decided rewrite can be written into the user's modules."""
+"""Whether, and in which of five ways, a decided rewrite can be written into the user's modules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from torch import nn
 from torch.nn.modules import conv as torch_conv
 
+from padrewrite.edits import ATTACH, REBIND, REDIRECT, REPLACE, RETUNE, Edit
 from padrewrite.graph import Graph, PoolSite, Site
+from padrewrite.nn.assembled import AttachedMixin
 from padrewrite.nn.axis_padding import AxisPaddedMixin
 from padrewrite.nn.partial import PartialConvMixin
+from padrewrite.ops.assembly import Assembly, Attached
 from padrewrite.ops.conv import Conv, TransposedConv, own_padding
 from padrewrite.ops.pool import Pool
-from padrewrite.ops.realise import ExplicitPad, Realisation, realise
+from padrewrite.ops.realise import realise
+from padrewrite.replacing import CODES as REPLACING
+from padrewrite.replacing import Modules, read_elsewhere, replaced
 from padrewrite.rewriting import Check
-
-RETUNE, REBIND, REDIRECT = "retune", "rebind", "redirect"
-"""Set attributes of a stock layer; swap its class; run the owner's forward under a mode that redirects the call."""
 
 CODES = {
     "unsupported-call": "the convolution is made by a call that nothing can stand in for",
@@ -27,48 +29,55 @@ CODES = {
     "under-checkpoint": "torch.utils.checkpoint runs the call again where nothing would redirect it",
     "own-init-subclass": "the module's class decides about its subclasses, and the rewrite needs one",
     "instance-forward": "forward is set on the instance, where a class cannot reach it",
+    **REPLACING,
 }
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One site's way from ``before`` to ``after``."""
+def feasible(
+    modules: Modules, site: Site | PoolSite, after: Conv | Pool | Assembly | Attached, first: Edit | None = None
+) -> Edit | Check:
+    """The edit that writes ``after``, or the check that fails.
 
-    site: Site | PoolSite
-    before: Conv | Pool
-    after: Conv | Pool
-    way: str
-    owner: str
-    """FQN of the module that is changed."""
-    explicit: tuple[ExplicitPad, ...] = ()
-    """Pads in front of the changed call that stay where they are, nearest first."""
-
-    @property
-    def change(self) -> Realisation:
-        """The call that has to be made instead, of a convolution."""
-        return realise(self.conv, self.explicit)
-
-    @property
-    def resizes(self) -> bool:
-        """The new op has another output size than the old one."""
-        growth = [[sum(p) - s for p, s in zip(op.padding, op.window.span)] for op in (self.before, self.after)]
-        return self.before.window.stride != self.after.window.stride or growth[0] != growth[1]
-
-    @property
-    def conv(self) -> Conv:
-        """``after``, of a convolution."""
-        assert isinstance(self.after, Conv)
-        return self.after
-
-    @property
-    def old(self) -> Conv:
-        """``before``, of a convolution."""
-        assert isinstance(self.before, Conv)
-        return self.before
+    ``first`` is the edit that the site has already: the new one goes from what it was before that.
+    """
+    if first is not None:
+        site = first.site
+        if isinstance(first.after, Attached):
+            after = _attached_again(first.after, after)
+    if isinstance(after, Assembly):
+        assert isinstance(site, Site)
+        return replaced(modules, site, after)
+    if isinstance(after, Attached):
+        return _attached(modules, site, after)
+    return _changed(modules, site, after)
 
 
-def feasible(model: nn.Module, site: Site | PoolSite, after: Conv | Pool) -> Edit | Check:
-    """The edit that writes ``after``, or the check that fails."""
+def _attached_again(first: Attached, after: Conv | Pool | Assembly | Attached) -> Attached:
+    """What becomes of a layer that has something attached: it keeps that."""
+    assert isinstance(after, Conv)
+    return replace(first, op=after)
+
+
+def _attached(modules: Modules, site: Site | PoolSite, after: Attached) -> Edit | Check:
+    """The edit that gives a layer a child behind it, and the layer itself its new numbers if it gets any."""
+    call = site.handle.call
+    module = modules.get_submodule(site.fqn)
+    if call.owner_kind != "conv" or call.direct != 0 or not has_stock_forward(module):
+        return Check("not-a-layer", False, "the call is not one that a convolution layer makes by its own forward")
+    if _minds_subclasses(type(module)):
+        return Check("own-init-subclass", False, f"{type(module).__name__} has its own __init_subclass__")
+    assert isinstance(site.op, Conv)
+    edit = Edit(site, site.op, after, ATTACH, site.fqn)
+    if after.op == site.op:
+        return edit
+    inner = _changed(modules, site, after.op)
+    if isinstance(inner, Edit) and inner.way == REDIRECT:
+        return Check("not-a-layer", False, "the call is redirected by another rewrite, so no layer makes it")
+    return inner if isinstance(inner, Check) else replace(edit, explicit=inner.explicit)
+
+
+def _changed(model: Modules, site: Site | PoolSite, after: Conv | Pool) -> Edit | Check:
+    """The edit that changes the numbers of a call."""
     if isinstance(after, Pool) or isinstance(site, PoolSite):
         return _redirected(model, site, after)
     assert isinstance(site.op, Conv)
@@ -92,7 +101,7 @@ def feasible(model: nn.Module, site: Site | PoolSite, after: Conv | Pool) -> Edi
     return _redirected(model, site, after)
 
 
-def _redirected(model: nn.Module, site: Site | PoolSite, after: Conv | Pool) -> Edit | Check:
+def _redirected(model: Modules, site: Site | PoolSite, after: Conv | Pool) -> Edit | Check:
     """The edit that redirects the call inside the forward of the innermost module that makes it."""
     handle = site.handle
     owner = _common_owner(site)
@@ -122,7 +131,10 @@ def conflicts(graph: Graph, edits: Sequence[Edit]) -> dict[str, Check]:
         others = (s for s in places[_place(edit.site)] if s.id != edit.site.id)
         other = next((s for s in others if not _alike(edit, by_id.get(s.id))), None)
         twin = _twin(edit, graph, by_id)
-        if twin is not None:
+        reader = read_elsewhere(graph, edit) if edit.way == REPLACE else None
+        if reader is not None:
+            refused[edit.site.id] = reader
+        elif twin is not None:
             reason = f"both it and {twin.id} compute their weights alike; select both, or neither"
             refused[edit.site.id] = Check("ambiguous-call", False, reason)
         elif other is not None:
@@ -148,7 +160,8 @@ def _minds_subclasses(cls: type) -> bool:
 
 def _is_known(cls: type, method: str) -> bool:
     owner = next((c for c in cls.__mro__ if method in vars(c)), None)
-    return owner in (PartialConvMixin, AxisPaddedMixin) or getattr(owner, "__module__", "") == torch_conv.__name__
+    ours = owner in (PartialConvMixin, AxisPaddedMixin, AttachedMixin)
+    return ours or getattr(owner, "__module__", "") == torch_conv.__name__
 
 
 def _way(module: nn.Module, after: Conv, own: Conv) -> str:
@@ -197,6 +210,6 @@ def _place(site: Site | PoolSite) -> tuple[object, ...]:
 def _alike(edit: Edit, other: Edit | None) -> bool:
     if other is None:
         return False
-    if isinstance(edit.after, Pool) or isinstance(other.after, Pool):
-        return (edit.owner, edit.after) == (other.owner, other.after)
+    if not (isinstance(edit.after, Conv) and isinstance(other.after, Conv)):
+        return (edit.owner, edit.after, edit.explicit) == (other.owner, other.after, other.explicit)
     return (edit.way, edit.owner, edit.change) == (other.way, other.owner, other.change)

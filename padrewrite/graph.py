@@ -18,13 +18,15 @@ import torch.fx as fx
 from torch import Tensor
 from torch.fx.proxy import GraphAppendingTracer
 
+from padrewrite.assembling import emit_assembly, renumber
 from padrewrite.editing import emit_pool_site, emit_site
 from padrewrite.normal_form import row_references, rows_of, without_numbers, without_sizes
+from padrewrite.ops.assembly import Assembly, Attached
 from padrewrite.ops.conv import Conv, TransposedConv, is_plain_conv, read_conv
 from padrewrite.ops.pad import read_pad
 from padrewrite.ops.pool import Pool, read_pool
 from padrewrite.ops.reading import ConvNode, read_node
-from padrewrite.ops.realise import ExplicitPad, realise, split_of
+from padrewrite.ops.realise import ExplicitPad, behind_pads, realise, split_of
 
 ROOT = "(root)"
 """The site id of a model that is itself one convolution."""
@@ -110,6 +112,10 @@ class PoolSite:
     input_shape: tuple[int, ...] | None = None
 
 
+Rewritten = Conv | Pool | Assembly | Attached
+"""What a site can become."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """A recorded model. ``nodes`` is None when only the module tree was read (no example inputs)."""
@@ -166,16 +172,15 @@ class Graph:
         assert call is not None
         return call.x, call.weight, call.bias
 
-    def replace(self, edits: Iterable[tuple[Site | PoolSite, Conv | Pool]]) -> Graph:
+    def replace(self, edits: Iterable[tuple[Site | PoolSite, Rewritten]]) -> Graph:
         """A new graph in which each site computes its new op. The graph itself is unchanged.
 
         Where a new op has another output size, the shapes noted behind it are still the old ones.
         """
         wanted = {site.id: (site, op) for site, op in edits}
         if self.nodes is None:
-            ops = {i: op for i, (_, op) in wanted.items() if isinstance(op, Conv)}
-            sites = {i: replace(s, op=ops[i]) if i in ops else s for i, s in self.sites.items()}
-            return replace(self, sites=sites)
+            sites = [new for i, s in self.sites.items() for new in _rewritten(s, wanted[i][1] if i in wanted else s.op)]
+            return replace(self, sites={site.id: site for site in sites})
         copied: dict[fx.Node, fx.Node] = {}
         new = fx.Graph()
         new.output(new.graph_copy(self.nodes, copied))
@@ -184,9 +189,14 @@ class Graph:
             if isinstance(op, Pool):
                 node = self.pool_nodes[site_id]
                 emit_pool_site(tracer, copied, node, node.all_input_nodes[0], op)
+            elif isinstance(op, (Assembly, Attached)):
+                conv = self.conv_nodes[site_id]
+                emit_assembly(tracer, copied, conv, behind_pads(op, conv.amounts[conv.own_pads :]))
             else:
                 conv = self.conv_nodes[site_id]
                 emit_site(tracer, copied, conv, realise(op, conv.amounts))
+        if any(isinstance(op, (Assembly, Attached)) for _, op in wanted.values()):
+            renumber(new)
         return Graph.from_nodes(new, self.how, self.constants, self.notes, self.reads_values)
 
     @cached_property
@@ -238,6 +248,20 @@ def _pools(nodes: fx.Graph) -> Iterator[tuple[fx.Node, Pool]]:
         call = read_pool(node.target, node.args, dict(node.kwargs)) if "at" in node.meta else None
         if call is not None and isinstance(call.x, fx.Node):
             yield node, call.op
+
+
+def _rewritten(site: Site, op: Any) -> Iterator[Site]:
+    """A convolution module's site in a module tree, after its rewrite: itself, or the layers it is made of."""
+    if not isinstance(op, (Assembly, Attached)):
+        yield replace(site, op=op)
+        return
+    assembly, child = (op.assembly, f"{op.name}.") if isinstance(op, Attached) else (op, "")
+    if isinstance(op, Attached):
+        yield site
+    for name, conv in assembly.convs.items():
+        fqn = f"{site.fqn}.{child}{name}".removeprefix(".")
+        call = Call((Frame(fqn, 0),), f"conv{conv.window.rank}d", owner_kind="conv")
+        yield Site(fqn, fqn, 0, site.source, conv, Handle(call, f"{fqn}.weight"))
 
 
 def _pool_site(site_id: str, node: fx.Node, op: Pool, totals: Mapping[tuple[str, int, str], int]) -> PoolSite:

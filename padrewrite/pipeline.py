@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +15,11 @@ from padrewrite.analyses.analysis import Analysis
 from padrewrite.analyses.building import build
 from padrewrite.checks.verification import Verification
 from padrewrite.checks.verification import check_model as check_contracts
-from padrewrite.errors import ContractViolation, PadrewriteError, PlanError, RevertError
-from padrewrite.feasibility import Edit
+from padrewrite.edits import Edit
+from padrewrite.errors import ContractViolation, NewParametersWarning, PadrewriteError, PlanError, RevertError
 from padrewrite.graph import Graph
 from padrewrite.planning import make_plan
-from padrewrite.plans import GridStage, Plan
+from padrewrite.plans import GridStage, Plan, restated
 from padrewrite.predicting import check_prediction, record_edited
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.models import check_model
@@ -121,10 +123,18 @@ def plan_recorded(
 def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
     """Writes a plan into the model (or a copy) and checks that the result is what the plan predicted.
 
+    Weights that are carried over to other layers are the model's own: what that loses is measured anew, and stands in
+    the report of the result.
+
     Raises:
         PlanError: the plan was made for another model.
-        WriteError: the result differs from the prediction; the model is as it was.
+        WriteError: the result differs from the prediction, or carrying a weight over loses more than the plan allows;
+            the model is as it was.
     """
+    return _apply(model, plan, inplace)
+
+
+def _apply(model: nn.Module, plan: Plan, inplace: bool) -> nn.Module:
     check_model(model)
     if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PlanError(f"the plan is a {type(plan).__name__}; give a Plan, as from plan(...) or Plan.load(path).")
@@ -138,12 +148,20 @@ def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
     target = model if inplace else copy_model(model)
     before = snapshot(target)
     try:
-        write(target, plan.edits)
+        carried = write(target, plan.edits)
         check_prediction(target, plan)
     except BaseException:
         undo(before)
         raise
-    add_plan(target, plan)
+    new = [edit.site.id for edit in plan.edits if edit.assembly is not None]
+    if inplace and new:
+        warnings.warn(
+            f"{new[0]}{f' and {len(new) - 1} more' if len(new) > 1 else ''} got new parameters. An optimizer made "
+            "before holds the old ones: make it again.",
+            NewParametersWarning,
+            stacklevel=3,
+        )
+    add_plan(target, restated(plan, carried))
     return target
 
 
@@ -183,7 +201,7 @@ def transform(
         allow_no_effect=allow_no_effect,
     )
     before = snapshot(model) if inplace else []
-    new = apply(model, decided, inplace=inplace)
+    new = _apply(model, decided, inplace)
     if verify != "off":
         try:
             done = history(new)
@@ -233,10 +251,17 @@ def verify(
 def revert(model: nn.Module, *, original: nn.Module | None = None) -> nn.Module:
     """Takes every rewrite back, in place; parameters keep their current values. Returns the model.
 
-    ``original`` is needed only for passes that replaced parameters.
+    Parameters that were replaced come back as they were, from this process; from ``original``, the model before its
+    rewrite, where the rewritten one was loaded from a file.
+
+    Raises:
+        RevertError: there is nothing to revert, or replaced parameters are gone and ``original`` was not given.
     """
     check_model(model)
-    if take_back(model) == 0 and history(model) is None:
+    done = history(model)
+    if original is not None and done is not None and tree_fingerprint(_model_of(original)) != done.plans[0].tree:
+        raise RevertError(f"original is not what this {type(model).__name__} was made from: other modules or shapes.")
+    if take_back(model, original) == 0 and done is None:
         raise RevertError(
             f"this {type(model).__name__} carries no rewrite of padrewrite's: nothing to revert."
         )
@@ -281,7 +306,8 @@ def _verify(
     grids: Sequence[GridStage] = (),
 ) -> Verification:
     if level == "full" and original is None and inputs is not None:
-        original = _reverted(new)
+        with suppress(RevertError):  # parameters that were replaced are gone after loading from a file
+            original = _reverted(new)
     return check_contracts(new, original, edits, inputs, level, trials, seed, grids)
 
 

@@ -10,14 +10,15 @@ from torch import nn
 
 from padrewrite.analyses.costs import Cost, cost_of
 from padrewrite.contracts import Contract
+from padrewrite.edits import REDIRECT, Edit
 from padrewrite.errors import NoEffectError, PassError, WriteError
-from padrewrite.feasibility import Edit, conflicts, feasible
-from padrewrite.graph import Graph, PoolSite, Site
-from padrewrite.ops.conv import Conv
-from padrewrite.ops.pool import Pool
+from padrewrite.feasibility import conflicts, feasible
+from padrewrite.graph import Graph, Handle, PoolSite, Rewritten, Site
+from padrewrite.ops.assembly import Assembly
 from padrewrite.plans import Decision, GridStage, PassSummary, Plan
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.trace import mode_of
+from padrewrite.replacing import Modules, Planned, told
 from padrewrite.rewriting import Check, Match, Pass
 from padrewrite.selecting import Names, Where, select
 
@@ -63,12 +64,17 @@ def make_plan(
     edits: dict[str, Edit] = {}
     grids: list[GridStage] = []
     notes: list[str] = []
+    modules = Planned(model)
     for one in passes:
         chosen = select(list(current.convs()), include, exclude, where, one.name)
-        outcome, cost, before = run_pass(one, current, chosen, model), cost_of(current), dict(edits)
-        for edit in outcome.edits:
-            edits[edit.site.id] = _merged(model, edits.get(edit.site.id) or earlier.get(edit.site.id), edit, one)
-        if record_again is not None and any(edit.resizes for edit in outcome.edits):
+        outcome = run_pass(one, current, chosen, modules, {**earlier, **edits})
+        cost, before = cost_of(current), dict(edits)
+        edits |= {edit.site.id: edit for edit in outcome.edits}
+        if any(edit.assembly is not None for edit in outcome.edits):
+            edits |= _recounted({**earlier, **edits}, outcome.graph)
+            modules.add(outcome.edits)
+        unseen = any(edit.resizes or edit.assembly is not None for edit in outcome.edits)
+        if record_again is not None and graph.nodes is not None and unseen:
             try:
                 outcome = replace(outcome, graph=record_again(tuple(edits.values()), outcome.graph))
             except WriteError as error:
@@ -117,18 +123,33 @@ def _taken_back(outcome: Outcome, graph: Graph, why: str) -> Outcome:
 _BREAKS = Check("breaks-forward", False, "with other sizes the model's forward fails, or takes another path")
 
 
-def _merged(model: nn.Module, first: Edit | None, edit: Edit, one: Pass) -> Edit:
-    """The edit that goes from what the site was before its first rewrite to what it is to be now."""
-    if first is None:
-        return edit
-    merged = feasible(model, first.site, edit.after)
-    if isinstance(merged, Check):
-        raise PassError(f"{one.name}: {edit.site.id} was rewritten before and cannot be again: {merged.reason}.")
-    return merged
+def _recounted(edits: Mapping[str, Edit], graph: Graph) -> dict[str, Edit]:
+    """Edits that tell calls by their number, where layers that make more calls changed the numbers."""
+    places: dict[str, Site | PoolSite] = {**graph.pools, **graph.sites}
+    moved: dict[str, Edit] = {}
+    for site_id, edit in edits.items():
+        if edit.way == REDIRECT and site_id in places and places[site_id].handle != edit.site.handle:
+            site = replace(edit.site, handle=_renumbered(edit.site.handle, places[site_id].handle))
+            moved[site_id] = replace(edit, site=site)
+    return moved
 
 
-def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module | None) -> Outcome:
-    """Decides every site of ``graph`` once. With a model, a rewrite must also be writable into it."""
+def _renumbered(handle: Handle, new: Handle) -> Handle:
+    return replace(handle, call=new.call, totals=new.totals)
+
+
+def run_pass(
+    one: Pass,
+    graph: Graph,
+    chosen: frozenset[str],
+    modules: Modules | None,
+    firsts: Mapping[str, Edit] | None = None,
+) -> Outcome:
+    """Decides every site of ``graph`` once. With modules, a rewrite must also be writable into them.
+
+    ``firsts`` are the edits of sites that were rewritten before; the new ones start from what those started from.
+    """
+    firsts = firsts or {}
     decisions: dict[str, Decision] = {}
     wanted: dict[str, _Wanted] = {}
     matches = list(one.match(graph))
@@ -141,11 +162,15 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
                 if after == site.op:
                     same.append(site)
                     continue
-                edit = feasible(model, site, after) if model is not None else None
+                edit = feasible(modules, site, after, firsts.get(site.id)) if modules is not None else None
                 if isinstance(edit, Check):
                     failed = (edit, 0)
                     break
-                new[site.id] = (match, after, one.promise_at(match, site), edit)
+                promise = one.promise_at(match, site)
+                if edit is not None and isinstance(after, Assembly):
+                    after = edit.after
+                    promise = promise if edit.bound is None else Contract.bounded(edit.bound)
+                new[site.id] = (match, after, promise, edit)
         if failed is None:
             wanted |= new
             for site in same:
@@ -155,8 +180,10 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
                 _decide(decisions, _not_rewritten(one, site, *failed))
     _refuse_conflicts(one, graph, wanted, decisions)
     places: dict[str, Site | PoolSite] = {**graph.pools, **graph.sites}
-    for site_id, (match, after, promise, _) in wanted.items():
-        _decide(decisions, _rewritten(one, places[site_id], after, promise, one.reason_at(match, places[site_id])))
+    for site_id, (match, after, promise, edit) in wanted.items():
+        site = places[site_id]
+        reason = told(edit.carried) if edit is not None and edit.carried else one.reason_at(match, site)
+        _decide(decisions, _rewritten(one, site, after, promise, reason))
     for site in graph.convs():
         if site.id not in decisions:
             check = Check.keep("no-match", False, f"{one.name} has nothing to say about it")
@@ -173,7 +200,7 @@ def run_pass(one: Pass, graph: Graph, chosen: frozenset[str], model: nn.Module |
 
 
 _UNCHANGED = Check.keep("unchanged", False, "what it is rewritten together with changes; it stays as it is")
-_Wanted = tuple[Match, Conv | Pool, Contract, Edit | None]
+_Wanted = tuple[Match, Rewritten, Contract, Edit | None]
 
 
 def require_effect(one: Pass, decisions: Sequence[Decision]) -> None:
@@ -227,7 +254,7 @@ def _decide(decisions: dict[str, Decision], decision: Decision) -> None:
 
 
 def _rewritten(
-    one: Pass, site: Site | PoolSite, after: Conv | Pool, promise: Contract, reason: str
+    one: Pass, site: Site | PoolSite, after: Rewritten, promise: Contract, reason: str
 ) -> Decision:
     return Decision(
         site.id,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from padrewrite import __about__
 from padrewrite.analyses.costs import Cost
 from padrewrite.codec import decode, encode
+from padrewrite.contracts import Contract
+from padrewrite.edits import Edit
 from padrewrite.errors import PlanError
-from padrewrite.feasibility import Edit
 from padrewrite.graph import Graph
+from padrewrite.ops.carrying import Carried
 from padrewrite.recording.inputs import Inputs
+from padrewrite.replacing import told
 from padrewrite.rewriting import Status
 from padrewrite.selecting import closest
 
@@ -175,6 +178,25 @@ class Plan:
         from padrewrite.reporting.text import plan_text
 
         return plan_text(self)
+
+
+def restated(plan: Plan, carried: Mapping[str, Carried]) -> Plan:
+    """The plan with the bounds that were measured when it was written, of the weights that were found there."""
+    moved = {
+        edit.site.id: found.bound
+        for edit in plan.edits
+        if (found := carried.get(edit.site.id)) is not None and found.bound != edit.bound
+    }
+    if not moved:
+        return plan
+    edits = tuple(replace(e, bound=moved.get(e.site.id, e.bound)) for e in plan.edits)
+    decisions = tuple(
+        replace(d, contract=str(Contract.bounded(moved[d.site])), reason=told(carried[d.site]))
+        if d.site in moved and (d.contract or "").startswith("bounded")
+        else d
+        for d in plan.decisions
+    )
+    return replace(plan, edits=edits, decisions=decisions)
 
 
 def _explained(decision: Decision) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
+from padrewrite.edits import Edit
 from padrewrite.errors import WriteError
-from padrewrite.feasibility import Edit
 from padrewrite.graph import Graph
 from padrewrite.plans import Plan
 from padrewrite.recording.inputs import Inputs
@@ -19,7 +20,8 @@ def record_edited(model: nn.Module, edits: Sequence[Edit], predicted: Graph, inp
     """The recording that the model would have with ``edits``, which must be what was predicted but for sizes."""
     before = snapshot(model)
     try:
-        write(model, edits)
+        with torch.random.fork_rng(devices=()):
+            write(model, edits)
         graph = follow(model, inputs, how, mode_of(model))
     except WriteError:
         raise

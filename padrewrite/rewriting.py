@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from padrewrite.contracts import Contract
-from padrewrite.graph import Graph, PoolSite, Site
+from padrewrite.graph import Graph, PoolSite, Rewritten, Site
 from padrewrite.ops.conv import Conv, TransposedConv
-from padrewrite.ops.pool import Pool
 
 Status = Literal["rewritten", "kept", "refused"]
 
@@ -88,7 +87,7 @@ class Pass(ABC):
         """Conditions, in the order in which they are to be read."""
 
     @abstractmethod
-    def rewrite(self, match: Match) -> tuple[Conv | Pool, ...]:
+    def rewrite(self, match: Match) -> tuple[Rewritten, ...]:
         """The new op of each of the match's sites, then of each of its pools. Called only if every condition holds."""
 
     @abstractmethod

@@ -18,10 +18,12 @@ from torch.func import functional_call
 from padrewrite.checks.compare import Comparison
 from padrewrite.checks.sites import naive, reference_pool
 from padrewrite.contracts import Evidence
-from padrewrite.feasibility import Edit
+from padrewrite.edits import Edit
 from padrewrite.graph import Graph
+from padrewrite.ops.assembly import Assembly, Attached
 from padrewrite.ops.conv import Conv
 from padrewrite.ops.pool import Pool, read_pool
+from padrewrite.ops.realise import behind_pads
 from padrewrite.recording.execute import execute, state_of
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.preserve import preserved
@@ -35,9 +37,9 @@ def check_end_to_end(
     new: nn.Module, original: nn.Module, edits: Sequence[Edit], inputs: Inputs, tolerance: float
 ) -> tuple[list[Evidence], tuple[str, ...]]:
     """Evidence for outputs, gradients and interior; notes say what could not be checked."""
-    # Where sizes change, the original's recording does not know the new ones: the rewritten model's own does.
-    resized = any(edit.resizes for edit in edits)
-    traced = new if resized else original
+    # Where sizes or layers change, the original's recording does not know the new ones: the rewritten model's own does.
+    changed = any(edit.resizes or edit.assembly is not None for edit in edits)
+    traced = new if changed else original
     graph = trace(traced, inputs, symbolic=False)
     state = {k: _double(v) for k, v in state_of(traced, graph.constants).items()}
     ours = {k: _double(v) for k, v in state_of(new, {}).items()}
@@ -45,31 +47,83 @@ def check_end_to_end(
     try:
         evidence = [_outputs_and_gradients(new, graph, wanted, ours, state, inputs, tolerance)]
         # A window that changed (contracts shape and grid) computes something else in the interior, too.
-        if all(edit.before.window == edit.after.window for edit in edits):
+        if all(edit.before.window == edit.after.window and edit.assembly is None for edit in edits):
             evidence.append(_interior(new, graph, edits, ours, state, inputs, tolerance))
+        notes = _against_original(new, original, edits, ours, inputs, tolerance, evidence)
     except RuntimeError as error:
         return [], (f"end to end was not checked: the model does not run in float64 ({str(error).splitlines()[0]})",)
     if graph.reads_values and not all(e.ok for e in evidence):
         # The reference repeats the numbers that were read while recording; a rewritten model reads others.
         return [], ("end to end was not checked: the forward computes with numbers that it reads out of tensors",)
-    return evidence, ()
+    return evidence, notes
 
 
-def _by_site(graph: Graph, edits: Sequence[Edit], which: str) -> dict[str, tuple[Conv | Pool, bool]]:
-    """Per site of the graph: the op it has, and whether explicit pads before it are in that op.
+def _against_original(
+    new: nn.Module,
+    original: nn.Module,
+    edits: Sequence[Edit],
+    ours: dict[str, Tensor],
+    inputs: Inputs,
+    tolerance: float,
+    evidence: list[Evidence],
+) -> tuple[str, ...]:
+    """Adds the evidence that layers attached as the identity change nothing; tells what carrying weights changes."""
+    attached = all(isinstance(edit.after, Attached) and edit.after.op == edit.before for edit in edits)
+    bounded = any(edit.bound is not None for edit in edits)
+    if not attached and not bounded:
+        return ()
+    theirs = {k: _double(v) for k, v in state_of(original, {}).items()}
+    with torch.no_grad():
+        got, wanted = (_run_new(m, s, inputs.double()) for m, s in ((new, ours), (original, theirs)))
+    if attached:
+        zero = tuple(f"{edit.below}.{name}." for edit in edits for name in _zero(edit))
+        untrained = not any(t.any() for name, t in ours.items() if name.startswith(zero))
+        found = Comparison(tolerance)
+        for a, b in zip(got, wanted, strict=True) if untrained else ():
+            found.add(_real(a), _real(b))
+        evidence.append(found.evidence(WHERE, "exact"))
+        return ()
+    size = sum(float(_real(b).square().sum()) for b in wanted) or 1.0
+    off = sum(float((_real(a) - _real(b)).square().sum()) for a, b in zip(got, wanted, strict=True))
+    return (f"end to end the outputs differ from the original's by a relative error of {(off / size) ** 0.5:.2g}",)
+
+
+def _zero(edit: Edit) -> tuple[str, ...]:
+    return edit.assembly.zero if edit.assembly is not None else ()
+
+
+def _by_site(graph: Graph, edits: Sequence[Edit], which: str) -> dict[str, tuple[Conv | Pool, int]]:
+    """Per site of the graph: the op it has, and how many of the explicit pads before it are in that op.
 
     An edit made without inputs is about a layer as it stands: every call of it, on whatever the call is given.
     """
-    ops: dict[str, tuple[Conv | Pool, bool]] = {}
+    ops: dict[str, tuple[Conv | Pool, int]] = {}
     for edit in edits:
-        if isinstance(edit.after, Pool):
+        op = getattr(edit, which)
+        if isinstance(op, (Assembly, Attached)):
+            ops |= _parts(graph, edit)
+            op = op.op if isinstance(op, Attached) else None
+        if isinstance(op, Pool):
             if edit.site.id in graph.pools:
-                ops[edit.site.id] = (getattr(edit, which), False)
-        elif edit.site.input_shape is not None:
-            ops[edit.site.id] = (getattr(edit, which), True)
-        else:
-            ops |= {site: (getattr(edit, which), False) for site in _calls_of(graph, edit.site.fqn)}
+                ops[edit.site.id] = (op, 0)
+        elif isinstance(op, Conv) and edit.site.input_shape is not None:
+            ops[edit.site.id] = (op, len(graph.pads_of(edit.site.id)))
+        elif isinstance(op, Conv):
+            ops |= {site: (op, _own(graph, site)) for site in _calls_of(graph, edit.site.fqn)}
     return ops
+
+
+def _parts(graph: Graph, edit: Edit) -> dict[str, tuple[Conv | Pool, int]]:
+    """The convolutions of what replaces a layer or is attached to it, behind the pads that stay."""
+    assert edit.assembly is not None
+    assembly = edit.assembly if isinstance(edit.after, Attached) else behind_pads(edit.assembly, edit.explicit)
+    assert isinstance(assembly, Assembly)
+    convs = {f"{edit.below}.{name}": conv for name, conv in assembly.convs.items()}
+    return {site: (op, _own(graph, site)) for fqn, op in convs.items() for site in _calls_of(graph, fqn)}
+
+
+def _own(graph: Graph, site: str) -> int:
+    return graph.conv_nodes[site].own_pads
 
 
 def _calls_of(graph: Graph, fqn: str) -> list[str]:
@@ -81,11 +135,11 @@ def _calls_of(graph: Graph, fqn: str) -> list[str]:
 class _Reference:
     """Override for ``execute``: chosen sites by the naive reference, which reads what their explicit pads read."""
 
-    def __init__(self, graph: Graph, ops: Mapping[str, tuple[Conv | Pool, bool]], poison: bool = False) -> None:
+    def __init__(self, graph: Graph, ops: Mapping[str, tuple[Conv | Pool, int]], poison: bool = False) -> None:
         convs = {site: op for site, (op, _) in ops.items() if isinstance(op, Conv)}
         self._sites = {graph.node_of(site): (site, op) for site, op in convs.items()}
         self._pools = {graph.pool_nodes[site]: op for site, (op, _) in ops.items() if isinstance(op, Pool)}
-        pads = {site: graph.pads_of(site) for site, (_, folded) in ops.items() if folded}
+        pads = {site: graph.pads_of(site)[:folded] for site, (_, folded) in ops.items() if folded}
         self._first_pad = {site: found[-1] for site, found in pads.items() if found}
         self._unpadded: dict[fx.Node, Any] = dict.fromkeys(self._first_pad.values())
         self._graph = graph

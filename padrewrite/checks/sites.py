@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from padrewrite.checks.compare import Comparison
 from padrewrite.checks.naive import naive_conv, naive_pool
 from padrewrite.contracts import Evidence
-from padrewrite.feasibility import REDIRECT, Edit
+from padrewrite.edits import REDIRECT, Edit
 from padrewrite.ops.conv import Conv, emit_conv
 from padrewrite.ops.pool import Pool, emit_pool
 from padrewrite.ops.realise import ExplicitPad
@@ -111,16 +111,16 @@ def _run(model: nn.Module, edit: Edit, x: Tensor, weight: Tensor, bias: Tensor |
     real = edit.change
     if not real.bypass:
         for pad in reversed(edit.explicit):
-            x = _explicitly_padded(x, pad, edit.conv)
+            x = explicitly_padded(x, pad)
     if edit.way == REDIRECT:
         return emit_conv(x, weight, bias, real.own, real.outer)
     module: Any = model.get_submodule(edit.owner)
     return type(module)._conv_forward(module, x, weight, bias)
 
 
-def _explicitly_padded(x: Tensor, pad: ExplicitPad, op: Conv) -> Tensor:
+def explicitly_padded(x: Tensor, pad: ExplicitPad) -> Tensor:
     """``x`` after an explicit pad of the model: a naive convolution with the one-pixel identity kernel."""
-    channels, rank = x.shape[1], op.window.rank
+    channels, rank = x.shape[1], len(pad.amounts)
     identity = torch.ones(channels, 1, *(1,) * rank, dtype=x.dtype, device=x.device)
     ones, modes = (1,) * rank, (pad.mode,) * rank
     numbers: Any = {"stride": ones, "dilation": ones, "padding": pad.amounts, "groups": channels, "modes": modes}

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from padrewrite.checks.assembled import check_assembled
 from padrewrite.checks.end_to_end import check_end_to_end
 from padrewrite.checks.grid import check_grid
 from padrewrite.checks.sites import check_site
 from padrewrite.contracts import Evidence
-from padrewrite.feasibility import Edit
+from padrewrite.edits import Edit
 from padrewrite.plans import GridStage
 from padrewrite.recording.inputs import Inputs
 
@@ -58,12 +59,17 @@ def check_model(
     evidence: list[Evidence] = []
     rounds = 1 if level == "quick" else trials
     with torch.no_grad():
+        by_site = {edit.site.id: edit for edit in edits}
         for edit in edits:
-            evidence += check_site(new, edit, rounds, generator, TOLERANCE)
+            if edit.assembly is not None:
+                evidence += check_assembled(new, edit, by_site, original, rounds, generator, TOLERANCE)
+            else:
+                evidence += check_site(new, edit, rounds, generator, TOLERANCE)
     notes: tuple[str, ...] = ()
     if level == "full" and edits:
         if inputs is None or original is None:
-            notes = ("end to end was not checked: give example_inputs",)
+            lacking = "example_inputs" if inputs is None else "original"
+            notes = (f"end to end was not checked: give {lacking}",)
         else:
             more, notes = check_end_to_end(new, original, edits, inputs, TOLERANCE)
             evidence += more

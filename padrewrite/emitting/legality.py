@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch.fx as fx
 
 from padrewrite.contracts import Contract
-from padrewrite.graph import Graph, Site
+from padrewrite.graph import Graph, Rewritten, Site
+from padrewrite.ops.assembly import Assembly, Attached
 from padrewrite.ops.conv import Conv
 from padrewrite.ops.pad import read_pad
-from padrewrite.ops.pool import Pool
 from padrewrite.rewriting import Check, Match, Pass
 
 CODES = {
@@ -19,6 +19,7 @@ CODES = {
     "symbolic-padding": "explicit padding that depends on the input's size, in a form that holds for one size only",
     "expanded": "its partial padding is written out in the compiler's graph already",
     "resolved-size": "the output's size would change, and the compiler has computed with the old one",
+    "new-parameters": "the model would need new parameters, and a compiler sees it after they were read",
     "not-compiled": "no compiled graph contains it: it did not run, or it ran outside any graph",
 }
 SYMBOLIC = Check("symbolic-arguments", False, CODES["symbolic-arguments"])
@@ -52,10 +53,12 @@ class Emitted(Pass):
         yield from self.of.legality(match)
         yield from refusals
         for site, after in zip(match.sites, self.of.rewrite(match)):
+            plain = not isinstance(after, (Assembly, Attached))
+            yield Check("new-parameters", plain, "it would need new parameters; transform the model, then compile it")
             same = isinstance(site.op, Conv) and isinstance(after, Conv) and _same_size(site.op, after)
             yield Check("resolved-size", same, "Dynamo has resolved the sizes; transform the model, then compile it")
 
-    def rewrite(self, match: Match) -> tuple[Conv | Pool, ...]:
+    def rewrite(self, match: Match) -> tuple[Rewritten, ...]:
         return self.of.rewrite(match)
 
     def promise(self, match: Match) -> Contract:

@@ -25,6 +25,20 @@ class ConvNode:
     pads: tuple[fx.Node, ...] = ()
     amounts: tuple[ExplicitPad, ...] = ()
 
+    @property
+    def own_pads(self) -> int:
+        """How many of the pads, the nearest ones, the layer itself makes, for its padding mode."""
+        owner = self.node.meta["at"].owner
+        return next((n for n, pad in enumerate(self.pads) if pad.meta["at"].owner != owner), len(self.pads))
+
+    @property
+    def given(self) -> Any:
+        """The tensor that the layer is given: before its own pads, behind all others."""
+        own = self.own_pads
+        if own == 0:
+            return self.call.x
+        return self.pads[own] if own < len(self.pads) else self.x
+
 
 def shape_of(value: Any) -> Sequence[int]:
     """The shape that a tensor argument had while recording."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.utils._sympy.functions import FloorDiv
 
+from padrewrite.ops.assembly import Assembly, Attached
 from padrewrite.ops.conv import Conv, Pairs, with_padding
 
 SPLITS = ("fixed", "upper", "lower", "low", "high", "unknown")
@@ -58,6 +59,21 @@ class Realisation:
     """Pixels that explicit zero pads have added already, per axis; None if partial padding needs no such fact."""
     bypass: bool = False
     """The call reads what the explicit pads read, and pads for them; their own results go unused here."""
+
+
+def behind_pads(after: Assembly | Attached, pads: Sequence[ExplicitPad]) -> Assembly | Attached:
+    """What is left for ``after`` to pad behind ``pads``, which stay."""
+    if isinstance(after, Attached) or not pads:
+        return after
+    left = after.behind(added(pads))
+    assert left is not None
+    return left
+
+
+def added(pads: Sequence[ExplicitPad]) -> Pairs:
+    """(lo, hi) per axis of several pads together."""
+    axes = range(len(pads[0].amounts))
+    return tuple((sum(p.amounts[a][0] for p in pads), sum(p.amounts[a][1] for p in pads)) for a in axes)
 
 
 def realise(after: Conv, pads: Sequence[ExplicitPad]) -> Realisation:

@@ -86,7 +86,10 @@ def verdict(verification: Verification) -> str:
         return f"nothing was tested: {_checks(len(evidence))}" + (", all VACUOUS" if evidence else "")
     if failed:
         return f"FAILED: {len(failed)} of {_checks(len(checked))}"
-    return f"{_checks(len(checked))} held, float64, worst error {worst_error(checked)}"
+    bounded = [e.max_abs_error for e in checked if e.contract.startswith("bounded")]
+    others = [e for e in checked if not e.contract.startswith("bounded")]
+    stated = f", of bounded ones {max(bounded):.2g}" if bounded else ""
+    return f"{_checks(len(checked))} held, float64, worst error {worst_error(others)}{stated}"
 
 
 def summary_lines(verification: Verification) -> list[Text]:

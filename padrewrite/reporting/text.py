@@ -19,7 +19,6 @@ from padrewrite.reporting.ops import change_text
 if TYPE_CHECKING:
     from padrewrite.analyses.costs import Cost
     from padrewrite.checks.verification import Verification
-    from padrewrite.ops.conv import Conv
     from padrewrite.plans import Decision, Plan
     from padrewrite.reporting.reports import Report
 
@@ -148,12 +147,7 @@ def _change(before: Cost | None, after: Cost | None) -> tuple[str, str, str]:
 
 
 def _checkpoints(plan: Plan) -> str:
-    same = all(_weight_shape(e.old) == _weight_shape(e.conv) for e in plan.edits if e.site.kind == "site")
-    return "as they are" if same else "converted"
-
-
-def _weight_shape(op: Conv) -> tuple[object, ...]:
-    return op.kernel, op.in_channels, op.out_channels, op.groups, op.bias
+    return "as they are" if all(edit.assembly is None for edit in plan.edits) else "converted"
 
 
 def _grouped(decisions: Sequence[Decision], width: int) -> Iterator[RenderableType]:

@@ -26,9 +26,10 @@ def history(model: nn.Module) -> Applied | None:
 
 
 def add_plan(model: nn.Module, plan: Plan) -> None:
-    """Notes an applied plan, without its graphs and inputs."""
+    """Notes an applied plan, without its graphs, inputs and weights."""
     earlier = history(model)
-    lean = replace(plan, _graph=None, _predicted=None, _inputs=None)
+    edits = tuple(replace(edit, _carried=None) for edit in plan.edits)
+    lean = replace(plan, edits=edits, _graph=None, _predicted=None, _inputs=None)
     vars(model)[_ATTRIBUTE] = Applied((*(earlier.plans if earlier else ()), lean))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
+from padrewrite.nn.assembled import AttachedMixin, attached_class
 from padrewrite.nn.axis_padding import AxisPaddedMixin, axis_padded_class
 from padrewrite.nn.deriving import is_parametrized
 from padrewrite.nn.partial import PartialConvMixin, partial_class
@@ -17,9 +19,12 @@ _FACTORIES: dict[str, Callable[[type], type]] = {
     "partial": partial_class,
     "axis-padded": axis_padded_class,
     "redirected": redirected_class,
+    "attached": attached_class,
 }
+ATTACHED = "attached"
+"""The kind of swap that stands on top of another: of ``partial+attached``, say."""
 _made: dict[tuple[str, type], type] = {}
-_MIXINS = (PartialConvMixin, AxisPaddedMixin, RedirectedMixin)
+_MIXINS = (PartialConvMixin, AxisPaddedMixin, RedirectedMixin, AttachedMixin)
 ORIGINAL = "_padrewrite_original"
 
 
@@ -34,6 +39,8 @@ class Original:
     """Attributes that were changed, with the values they had."""
     added: tuple[str, ...] = ()
     """Attributes that were not there."""
+    children: tuple[str, ...] = ()
+    """Modules that were not there."""
 
 
 class Swapped:
@@ -55,21 +62,46 @@ def swapped_class(kind: str, base: type) -> type:
     """``base`` with the behaviour of ``kind``: an importable class of padrewrite.nn where there is one."""
     made = _made.get((kind, base))
     if made is None:
-        made = _FACTORIES[kind](base)
-        if made.__module__.split(".")[:2] != ["padrewrite", "nn"] and not is_parametrized(made):
+        below, _, top = kind.rpartition("+")
+        made = _FACTORIES[top](swapped_class(below, base) if below else base)
+        if not _is_importable(made) and not is_parametrized(made):
             made = type(made.__name__, (Swapped, made), {"_swap": (kind, base), "__module__": base.__module__})
         _made[kind, base] = made
     return made
 
 
+def _is_importable(cls: type) -> bool:
+    return getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls
+
+
 def swap(module: nn.Module, kind: str, **attributes: Any) -> None:
     """Gives ``module`` the class of ``kind`` over its original class, and sets attributes."""
     base = base_class(module)
+    kind = _stacked(vars(module)[ORIGINAL].kind if ORIGINAL in vars(module) else None, kind)
     present = {name: vars(module)[name] for name in attributes if name in vars(module)}
     remember(module, present, tuple(attributes), kind)
     module.__class__ = swapped_class(kind, base)
     for name, value in attributes.items():
         setattr(module, name, value)
+
+
+def _stacked(old: str | None, new: str) -> str:
+    """The kind of a module that had ``old`` and gets ``new``: what is attached stays, of the others the last counts."""
+    kinds = (old or "").split("+")
+    below = kinds[0] if kinds[0] != ATTACHED else ""
+    if new == ATTACHED:
+        return "+".join(filter(None, (below, ATTACHED)))
+    return f"{new}+{ATTACHED}" if ATTACHED in kinds else new
+
+
+def attach(module: nn.Module, name: str, child: nn.Module) -> None:
+    """Gives ``module`` a child behind it; one that is there already stays."""
+    if name in module._modules:
+        return
+    swap(module, ATTACHED, attached=name)
+    old: Original = vars(module)[ORIGINAL]
+    vars(module)[ORIGINAL] = replace(old, children=(*old.children, name))
+    module.add_module(name, child)
 
 
 def retune(module: nn.Module, **attributes: Any) -> None:
@@ -94,7 +126,7 @@ def remember(
     kept = {name: value for name, value in kept.items() if name not in old.added}
     kind = kind or old.kind
     new = tuple(dict.fromkeys((*old.added, *(name for name in added if name not in vars(module)))))
-    vars(module)[ORIGINAL] = Original(old.cls, kind, kept, new)
+    vars(module)[ORIGINAL] = Original(old.cls, kind, kept, new, old.children)
 
 
 def restore(module: nn.Module) -> bool:
@@ -113,6 +145,8 @@ def restore(module: nn.Module) -> bool:
         module.__class__ = _without_ours(type(module), _unparametrized(original.cls))
     for name in original.added:
         vars(module).pop(name, None)
+    for name in original.children:
+        module._modules.pop(name, None)
     for name, value in original.attributes.items():
         setattr(module, name, value)
     return True

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from padrewrite.edits import ATTACH, REBIND, REDIRECT, REPLACE, RETUNE, Edit
 from padrewrite.errors import WriteError
-from padrewrite.feasibility import REBIND, REDIRECT, RETUNE, Edit
+from padrewrite.feasibility import feasible
+from padrewrite.nn.large import layer_of
+from padrewrite.ops.assembly import Attached
+from padrewrite.ops.carrying import Carried
 from padrewrite.ops.conv import Pairs, own_padding
 from padrewrite.ops.pool import Pool
 from padrewrite.ops.realise import Realisation
 from padrewrite.writing.redirecting import ConvChange, PoolChange
-from padrewrite.writing.swapping import ORIGINAL, restore, retune, swap
+from padrewrite.writing.replacing import REPLACED, put_back, put_layer
+from padrewrite.writing.swapping import ORIGINAL, attach, restore, retune, swap
 
 
-def write(model: nn.Module, edits: Sequence[Edit]) -> None:
+def write(model: nn.Module, edits: Sequence[Edit]) -> dict[str, Carried]:
     """Applies every edit to ``model``; if one fails, those before it are taken back.
+
+    Returns:
+        Per replaced site what carrying its weights over lost.
 
     Raises:
         WriteError: a module cannot be changed.
     """
     before = snapshot(model)
+    carried: dict[str, Carried] = {}
     try:
-        _clear(model, edits)
+        # Layers first: what else is edited may be a part of them.
         done: set[str] = set()
+        for edit in edits:
+            if edit.way in (REPLACE, ATTACH) and edit.owner not in done:
+                done.add(edit.owner)
+                found = put_layer(model, edit) if edit.way == REPLACE else _attach(model, edit)
+                carried |= {} if found is None else {edit.site.id: found}
+        _clear(model, edits)
         for edit in edits:
             if edit.way != REDIRECT and edit.owner not in done:
                 done.add(edit.owner)
@@ -39,6 +55,22 @@ def write(model: nn.Module, edits: Sequence[Edit]) -> None:
     except Exception as error:
         undo(before)
         raise WriteError(f"the rewrite could not be written ({error}); the model is as it was.") from error
+    return carried
+
+
+def _attach(model: nn.Module, edit: Edit) -> None:
+    """Gives a layer its new numbers, if it gets any, and a child behind it."""
+    module: Any = model.get_submodule(edit.owner)
+    after = edit.after
+    assert isinstance(after, Attached)
+    if after.op != edit.before:
+        inner = feasible(model, edit.site, after.op)
+        assert isinstance(inner, Edit)
+        _write_layer(module, inner)
+    weight = module.weight
+    if after.name not in module._modules:
+        child = layer_of(after.assembly, None, weight.device, weight.dtype).train(module.training)
+        attach(module, after.name, child)
 
 
 def _clear(model: nn.Module, edits: Sequence[Edit]) -> None:
@@ -57,28 +89,50 @@ def _clear(model: nn.Module, edits: Sequence[Edit]) -> None:
             vars(module)["_padrewrite_changes"] = left
 
 
-def snapshot(model: nn.Module) -> list[tuple[nn.Module, type, dict[str, Any]]]:
-    """Class and attributes of every module, for ``undo``."""
-    return [(m, type(m), dict(vars(m))) for m in model.modules()]
+@dataclass(frozen=True)
+class Before:
+    """What a module was: its class, its attributes, and what its registries held."""
+
+    module: nn.Module
+    cls: type
+    attributes: dict[str, Any]
+    registries: dict[str, dict[str, Any]]
 
 
-def undo(before: list[tuple[nn.Module, type, dict[str, Any]]]) -> None:
+_REGISTRIES = ("_modules", "_parameters", "_buffers")
+
+
+def snapshot(model: nn.Module) -> list[Before]:
+    """Class, attributes and registries of every module, for ``undo``."""
+    return [
+        Before(m, type(m), dict(vars(m)), {name: dict(vars(m)[name]) for name in _REGISTRIES}) for m in model.modules()
+    ]
+
+
+def undo(before: list[Before]) -> None:
     """Puts every module of a snapshot back."""
-    for module, cls, attributes in before:
-        module.__class__ = cls
-        current = vars(module)
+    for one in before:
+        one.module.__class__ = one.cls
+        current = vars(one.module)
         current.clear()
-        current.update(attributes)
+        current.update(one.attributes)
+        for name, held in one.registries.items():
+            current[name].clear()
+            current[name].update(held)
 
 
-def take_back(model: nn.Module) -> int:
-    """Reverts every rewritten module; returns how many there were."""
-    return sum(restore(module) for module in model.modules())
+def take_back(model: nn.Module, original: nn.Module | None = None) -> int:
+    """Reverts every rewritten module; returns how many there were.
+
+    Raises:
+        RevertError: replaced parameters are gone; nothing was changed.
+    """
+    return put_back(model, original) + sum(restore(module) for module in model.modules())
 
 
 def is_written(model: nn.Module) -> bool:
     """True if some module of ``model`` carries a rewrite."""
-    return any(ORIGINAL in vars(module) for module in model.modules())
+    return any(ORIGINAL in vars(module) or REPLACED in vars(module) for module in model.modules())
 
 
 def _write_layer(module: nn.Module, edit: Edit) -> None:

@@ -4,5 +4,6 @@ from padrewrite_passes.hybrid_dilation import HybridDilation
 from padrewrite_passes.output_stride import OutputStride
 from padrewrite_passes.padding_mode import PaddingMode
 from padrewrite_passes.partial_padding import PartialPadding
+from padrewrite_passes.separable_kernel import SeparableKernel
 
-__all__ = ["HybridDilation", "OutputStride", "PaddingMode", "PartialPadding"]
+__all__ = ["HybridDilation", "OutputStride", "PaddingMode", "PartialPadding", "SeparableKernel"]

@@ -1,0 +1,143 @@
+"""Editing a copied fx graph where parameters change: a convolution call replaced by an assembly, or followed by one.
+
+The calls are those that ``nn.Assembled`` makes, at the names of its children; the parameters are names that will
+exist once the layer is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.fx as fx
+import torch.nn.functional as F
+from torch.fx.proxy import GraphAppendingTracer
+
+from padrewrite.ops.assembly import Assembly, Attached, Part, Relu
+from padrewrite.ops.conv import Conv, emit_conv, family, is_conv
+from padrewrite.ops.pool import Pool, emit_pool, pool_family
+from padrewrite.ops.reading import ConvNode, shape_of
+
+
+def emit_assembly(
+    tracer: GraphAppendingTracer, copied: dict[fx.Node, fx.Node], conv: ConvNode, after: Assembly | Attached
+) -> None:
+    """Puts the calls of ``after`` in the place of a convolution's call, or behind it, in the graph of ``copied``."""
+    old = copied[conv.node]
+    if isinstance(after, Attached):
+        users = set(old.users)
+        new = _Emitter(tracer, old, old.next, after.name).run(old, after.assembly)
+        old.replace_all_uses_with(new, lambda user: user in users)
+    else:
+        new = _Emitter(tracer, old, old, "").run(copied[conv.given], after)
+        old.replace_all_uses_with(new)
+        parameters = [n for n in old.all_input_nodes if n.op == "get_attr"]
+        tracer.graph.erase_node(old)
+        for node in parameters:
+            if not node.users:
+                tracer.graph.erase_node(node)
+    copied[conv.node] = new
+
+
+class _Emitter:
+    """Emits calls right before ``point``, as calls of children of the layer that makes ``call``."""
+
+    def __init__(self, tracer: GraphAppendingTracer, call: fx.Node, point: fx.Node, child: str) -> None:
+        self._tracer, self._point = tracer, point
+        self._meta: dict[str, Any] = {key: call.meta[key] for key in _SHARED if key in call.meta}
+        self._at: Any = call.meta["at"]
+        self._checkpoint: int | None = call.meta.get("checkpoint")
+        self._child = child
+
+    def run(self, x: fx.Node, op: Assembly) -> fx.Node:
+        total = x if op.skip else None
+        for branch in op.branches:
+            value = x
+            for index, part in enumerate(branch.parts):
+                value = self._call(value, part, (branch.name, str(index)))
+            total = value if total is None else self._sum(total, value)
+        assert total is not None
+        return total
+
+    def _call(self, x: fx.Node, part: Part, names: tuple[str, ...]) -> fx.Node:
+        shape = tuple(shape_of(x))
+        if isinstance(part, Conv):
+            kernel = (part.out_channels, part.in_channels // part.groups, *part.kernel)
+            weight = self._parameter(names, "weight", kernel)
+            bias = self._parameter(names, "bias", (part.out_channels,)) if part.bias else None
+            shape = (*shape[: -part.window.rank - 1], part.out_channels, *_sizes(part, shape))
+            place = self._place(names, f"conv{part.window.rank}d", "conv")
+            return self._emit(lambda v: emit_conv(v, weight, bias, part), x, shape, {**place, "owner_input": x})
+        if isinstance(part, Pool):
+            shape = (*shape[: -part.window.rank], *_sizes(part, shape))
+            name = f"{'avg' if part.average else 'max'}_pool{part.window.rank}d"
+            return self._emit(lambda v: emit_pool(v, part), x, shape, self._place(names, name, None))
+        assert isinstance(part, Relu)
+        return self._emit(lambda v: F.relu(v, inplace=False), x, shape, {"fqn": self._fqn(*names)})
+
+    def _sum(self, a: fx.Node, b: fx.Node) -> fx.Node:
+        other = fx.Proxy(b, self._tracer)
+        return self._emit(lambda v: torch.add(v, other), a, shape_of(a), {"fqn": self._fqn()})  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def _emit(self, function: Callable[[Any], Any], x: fx.Node, shape: Any, meta: dict[str, Any]) -> fx.Node:
+        """The calls of ``function``, each recorded as being at the place that ``meta`` tells."""
+        before = self._point.prev
+        with self._tracer.graph.inserting_before(self._point):
+            made: fx.Node = function(fx.Proxy(x, self._tracer)).node
+        node = before
+        while node.next is not self._point:
+            node = node.next
+            if node.op != "get_attr":
+                node.meta.update({**self._meta, **meta, "shape": tuple(shape)})
+        return made
+
+    def _parameter(self, names: tuple[str, ...], name: str, shape: tuple[int, ...]) -> fx.Proxy:
+        with self._tracer.graph.inserting_before(self._point):
+            node = self._tracer.graph.get_attr(f"{self._fqn(*names)}.{name}")
+        node.meta["shape"] = shape
+        return fx.Proxy(node, self._tracer)
+
+    def _fqn(self, *names: str) -> str:
+        return ".".join(filter(None, (self._at.owner.fqn, self._child, *names)))
+
+    def _place(self, names: tuple[str, ...], kind: str, owner: str | None) -> dict[str, Any]:
+        """Where a call of a grandchild is made: in the frames of the layer, its child and the grandchild."""
+        inner = [names[:depth] for depth in range(0 if self._child else 1, len(names) + 1)]
+        frames = tuple(replace(self._at.owner, fqn=self._fqn(*below), ordinal=0) for below in inner)
+        depth = None if self._checkpoint is None else self._checkpoint + len(frames)
+        at = replace(self._at, frames=self._at.frames + frames, family=kind, direct=0, owner_kind=owner)
+        return {"at": at, "checkpoint": depth}
+
+
+_SHARED = ("source", "symbolic", "autocast", "dtype")
+
+
+def _sizes(part: Conv | Pool, shape: tuple[int, ...]) -> tuple[int, ...]:
+    w = part.window
+    return tuple(w.size(axis, n) for axis, n in enumerate(shape[-w.rank :]))
+
+
+def renumber(nodes: fx.Graph) -> None:
+    """Counts convolution and pool calls anew, per module call around them and per module that makes them."""
+    inside, direct = Counter[Any](), Counter[Any]()
+    for node in nodes.nodes:
+        at = node.meta.get("at")
+        if at is None or _family(node) != at.family:
+            continue
+        frames = tuple(replace(f, ordinal=inside[f.fqn, f.call, at.family]) for f in at.frames)
+        inside.update((f.fqn, f.call, at.family) for f in at.frames)
+        key = (at.owner.fqn, at.owner.call, at.family)
+        node.meta["at"] = replace(at, frames=frames, direct=direct[key])
+        direct[key] += 1
+
+
+def _family(node: fx.Node) -> str | None:
+    if node.op != "call_function":
+        return None
+    if is_conv(node.target):
+        weight: Any = node.args[1] if len(node.args) > 1 else node.kwargs["weight"]
+        return family(node.target, len(shape_of(weight)))
+    return pool_family(node.target)

@@ -1,0 +1,175 @@
+"""Layers made of several: what a replaced convolution becomes, and what can be attached behind one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from padrewrite.nn.axis_padding import AxisPaddedConv1d, AxisPaddedConv2d, AxisPaddedConv3d
+from padrewrite.nn.deriving import derived_class
+from padrewrite.nn.partial import PartialConv1d, PartialConv2d, PartialConv3d
+from padrewrite.ops.assembly import Assembly, Norm, Part
+from padrewrite.ops.carrying import convert
+from padrewrite.ops.conv import Conv
+from padrewrite.ops.pool import Pool, emit_pool
+
+_PLAIN: Any = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_PARTIAL: Any = {1: PartialConv1d, 2: PartialConv2d, 3: PartialConv3d}
+_PER_AXIS: Any = {1: AxisPaddedConv1d, 2: AxisPaddedConv2d, 3: AxisPaddedConv3d}
+_NORMS: Any = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def conv_layer(op: Conv, device: Any = None, dtype: Any = None) -> nn.Module:
+    """A layer that computes ``op``: torch's own where it can say it, else one of padrewrite.nn."""
+    w, modes = op.window, {op.modes[a] for a in op.padded_axes} or {"zeros"}
+    numbers: Any = {"stride": w.stride, "dilation": w.dilation, "groups": op.groups, "bias": op.bias}
+    numbers |= {"device": device, "dtype": dtype}
+    shape = (op.in_channels, op.out_channels, w.kernel)
+    if op.partial is None and w.lo == w.hi and len(modes) == 1:
+        return _PLAIN[w.rank](*shape, padding=w.lo, padding_mode=modes.pop(), **numbers)
+    kinds = _PER_AXIS if op.partial is None else _PARTIAL
+    layer = kinds[w.rank](*shape, **numbers)
+    layer.padding = w.lo if w.lo == w.hi else w.padding
+    if op.partial is not None:
+        layer.partial_scale = op.partial
+    if op.partial is None or modes != {"zeros"}:
+        layer.axis_modes = op.modes
+    return layer
+
+
+def _layer(part: Part, rank: int, device: Any, dtype: Any) -> nn.Module:
+    if isinstance(part, Conv):
+        return conv_layer(part, device, dtype)
+    if isinstance(part, Pool):
+        return PoolLayer(part)
+    if isinstance(part, Norm):
+        return _NORMS[rank](part.channels, device=device, dtype=dtype)
+    return nn.ReLU()
+
+
+class PoolLayer(nn.Module):
+    """A pool of any kind that ``ops.Pool`` can say."""
+
+    def __init__(self, op: Pool) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, input: Tensor) -> Tensor:
+        return emit_pool(input, self.op)
+
+    def extra_repr(self) -> str:
+        return str(self.op.spec())
+
+
+class Assembled(nn.Module):
+    """Parallel branches whose results are added; see ``ops.assembly``.
+
+    Args:
+        assembly: what it computes.
+        replaced: the convolution in whose place it stands, if it does: checkpoints of that one load, too.
+    """
+
+    def __init__(self, assembly: Assembly, replaced: Conv | None = None, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.assembly, self.replaced = assembly, replaced
+        rank = assembly.window.rank
+        for branch in assembly.branches:
+            layers = [_layer(part, rank, device, dtype) for part in branch.parts]
+            self.add_module(branch.name, nn.Sequential(*layers))
+        with torch.no_grad():
+            for name in assembly.zero:
+                for parameter in self.get_submodule(name).parameters():
+                    parameter.zero_()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(N, in_channels, *spatial)`` to ``(N, out_channels, *out_spatial)``."""
+        total = input if self.assembly.skip else None
+        for branch in self.assembly.branches:
+            result: Tensor = self.get_submodule(branch.name)(input)
+            total = result if total is None else torch.add(total, result)
+        assert total is not None
+        return total
+
+    @property
+    def in_channels(self) -> int:
+        return self.assembly.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.assembly.out_channels
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Of all together, as are stride and dilation."""
+        return self.assembly.window.kernel
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        return self.assembly.window.stride
+
+    @property
+    def dilation(self) -> tuple[int, ...]:
+        return self.assembly.window.dilation
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Takes its own keys, or those of the layer it replaced, whose values are carried over anew."""
+        own = [f"{prefix}{name}" for name in self.state_dict()]
+        if self.replaced is not None and f"{prefix}weight" in state_dict and not any(key in state_dict for key in own):
+            self._take(state_dict, prefix, error_msgs)
+        rest = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _take(self, state_dict: Any, prefix: str, error_msgs: list[str]) -> None:
+        old = self.replaced
+        assert old is not None
+        weight, bias = state_dict.pop(f"{prefix}weight"), state_dict.pop(f"{prefix}bias", None)
+        state: dict[str, Tensor] = dict(self.state_dict())
+        wanted = (old.out_channels, old.in_channels // old.groups, *old.kernel)
+        if tuple(weight.shape) != wanted:
+            given = f"{tuple(weight.shape)} in the checkpoint, {wanted} in the layer that was replaced"
+            error_msgs.append(f"size mismatch for {prefix}weight: {given}.")
+        elif (bias is None) == old.bias:
+            error_msgs.append(f"{prefix}bias is {'missing' if old.bias else 'unexpected'} in the checkpoint.")
+        elif self.assembly.carry is not None:
+            state |= convert(old, self.assembly, weight, bias)
+        state_dict.update({f"{prefix}{name}": value for name, value in state.items()})
+
+    def extra_repr(self) -> str:
+        convs = ", ".join(f"{name} {'x'.join(map(str, c.kernel))}" for name, c in self.assembly.convs.items())
+        return f"{convs}{', skip' if self.assembly.skip else ''}"
+
+
+class AttachedMixin(nn.Module):
+    """A layer with another behind it: the child of name ``attached``. Keys of its own stay as they are."""
+
+    attached: str = ""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.get_submodule(self.attached)(super().forward(*args, **kwargs))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A checkpoint without the child's keys makes the child add nothing again."""
+        start, child = f"{prefix}{self.attached}.", self.get_submodule(self.attached)
+        if not any(key.startswith(start) for key in state_dict):
+            assert isinstance(child, Assembled)
+            zero = tuple(f"{name}." for name in child.assembly.zero)
+            for name, value in child.state_dict().items():
+                filled = torch.zeros_like(value) if name.startswith(zero) else value
+                state_dict[f"{start}{name}"] = filled
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def attached_class(base: type) -> type:
+    """``base`` with a layer behind it; the same class each time."""
+    return derived_class(AttachedMixin, base, "Attached")

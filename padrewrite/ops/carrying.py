@@ -1,0 +1,217 @@
+"""Carrying weights from a layer to what replaces it: carriers by name, and how much of the kernel each loses.
+
+A carrier turns a layer's weight and bias into the parameters of an assembly, and says which dense kernel those
+parameters compute; the engine measures the difference. It works in float64 on the CPU, so that it does not depend on
+where a model happens to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import log10
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from padrewrite.ops.assembly import Assembly, Carry
+from padrewrite.ops.conv import Conv, emit_conv
+from padrewrite.ops.factoring import Factors, alternate, refold, spectrum, truncate
+from padrewrite.ops.separable import ORDERS, full_rank, mid_of, with_mid
+
+EXACT = 1e-10
+"""Relative errors below this are rounding."""
+
+State = dict[str, Tensor]
+"""New parameters by their name below the layer."""
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """One way to carry weights over. Weights are float64 on the CPU, of the old layer's shape."""
+
+    settle: Callable[[Conv, Assembly, Tensor], Assembly]
+    """The assembly with everything resolved that depends on the weight."""
+    carry: Callable[[Conv, Assembly, Tensor, Tensor | None], State]
+    """All parameters of the assembly, from weight and bias."""
+    kernel: Callable[[Conv, Assembly, Mapping[str, Tensor]], Tensor]
+    """The dense kernel that these parameters compute, of the old shape or centred on it with further taps."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """New parameters, and what was lost on the way."""
+
+    weight: Tensor
+    bias: Tensor | None
+    """That they were made from."""
+    state: State
+    error: float
+    """Of the kernel: square root of the square sum of the differences, relative to that of the old kernel."""
+    output_error: float
+    """The same of the outputs for white noise, border included."""
+
+    @property
+    def bound(self) -> float:
+        """The larger error rounded up to two digits, as a contract states it."""
+        return round_up(max(self.error, self.output_error, EXACT))
+
+
+def carry_over(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) -> Carried:
+    """The parameters of ``new`` from those of the layer, in the layer's type and on its device, and the error made.
+
+    Args:
+        new: settled, with a ``carry``.
+    """
+    state = convert(old, new, weight, bias)
+    exact = weight.detach().double().cpu()
+    kernel = carrier_of(new).kernel(old, new, {name: t.double().cpu() for name, t in state.items()})
+    wanted = centred(exact, kernel.shape)
+    error, noise_error = relative(kernel - wanted, wanted), _on_noise(new.dense(old), wanted, kernel)
+    return Carried(weight.detach().clone(), None if bias is None else bias.detach().clone(), state, error, noise_error)
+
+
+def convert(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) -> State:
+    """The parameters of ``new`` alone, for loading a checkpoint of the old layer."""
+    given = (weight.detach().double().cpu(), None if bias is None else bias.detach().double().cpu())
+    return {name: t.to(weight.device, weight.dtype) for name, t in carrier_of(new).carry(old, new, *given).items()}
+
+
+def settled(old: Conv, new: Assembly, weight: Tensor) -> Assembly:
+    """``new`` with what depends on the weight resolved."""
+    return carrier_of(new).settle(old, new, weight.detach().double().cpu())
+
+
+def carrier_of(new: Assembly) -> Carrier:
+    assert new.carry is not None
+    return CARRIERS[new.carry.name]
+
+
+def round_up(value: float) -> float:
+    """``value`` at two significant digits, not below it."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (int(log10(value) // 1) - 1)
+    rounded = float(f"{value:.2g}")
+    return rounded if rounded >= value else float(f"{rounded + step:.2g}")
+
+
+def centred(weight: Tensor, shape: torch.Size) -> Tensor:
+    """``weight`` with zeros around it, as many before as after."""
+    amounts: list[int] = []
+    for have, want in zip(reversed(weight.shape[2:]), reversed(shape[2:])):
+        amounts += [(want - have) // 2] * 2
+    return F.pad(weight, amounts)
+
+
+def relative(difference: Tensor, wanted: Tensor) -> float:
+    """Root of the square sum of ``difference`` over that of ``wanted``."""
+    size = float(wanted.norm())
+    return float(difference.norm()) / size if size else float(difference.norm())
+
+
+def probe(op: Conv) -> Tensor:
+    """The noise on which output errors are measured: always the same, at a size where many outputs see the border."""
+    w = op.window
+    sizes = [max(span, lo + 1, hi + 1) + 4 * stride for span, stride, lo, hi in zip(w.span, w.stride, w.lo, w.hi)]
+    return torch.randn(1, op.in_channels, *sizes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def _on_noise(op: Conv, wanted: Tensor, kernel: Tensor) -> float:
+    noise = probe(op)
+    old, new = (emit_conv(noise, dense, None, op) for dense in (wanted, kernel))
+    return relative(new - old, old)
+
+
+# Separable kernels
+
+
+def _grouped(weight: Tensor, groups: int) -> Tensor:
+    return weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+
+
+def _whole(old: Conv, new: Assembly, weight: Tensor) -> Tensor:
+    """The kernel to be factorised, group by group: the old one, with zeros around it if the new one reaches further."""
+    shape = torch.Size((*weight.shape[:2], *new.window.kernel))
+    return _grouped(centred(weight, shape), old.groups)
+
+
+def _settle_mid(old: Conv, new: Assembly, weight: Tensor) -> Assembly:
+    """The fewest middle channels that keep the wanted share of the kernel's square sum, where a share was given."""
+    carry = new.carry
+    assert carry is not None
+    if carry.energy is None:
+        return new
+    kernel = _whole(old, new, weight)
+    lost = (1 - carry.energy) * float(kernel.square().sum())
+    low, high = 1, full_rank(replace(old, window=new.window)) // old.groups
+    if len(new.branches) == 1:
+        squares = spectrum(kernel, new.branches[0].name).square().sum(0)
+        kept = squares.cumsum(0) >= float(squares.sum()) - lost - 1e-12 * float(squares.sum())
+        low = high = int(kept.int().argmax()) + 1
+    while low < high:
+        middle = (low + high) // 2
+        errors: list[float] = []
+        alternate(kernel, middle, errors)
+        low, high = (low, middle) if min(errors) <= lost else (middle + 1, high)
+    return replace(with_mid(new, low * old.groups), carry=replace(carry, energy=None))
+
+
+def _factorise(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) -> State:
+    kernel, mid = _whole(old, new, weight), mid_of(new) // old.groups
+    names = [branch.name for branch in new.branches]
+    if len(names) == 1:
+        factors = {names[0]: truncate(kernel, names[0], mid)}
+    elif _method(new.carry) == "svd":
+        # The second branch takes what the first cannot; a single pass, each by its own best rank.
+        first = truncate(kernel, names[0], mid)
+        rest = kernel - refold(first.product, names[0], kernel.shape)
+        factors = {names[0]: first, names[1]: truncate(rest, names[1], mid)}
+    else:
+        factors = alternate(kernel, mid)
+    state: State = {}
+    for name, found in factors.items():
+        inner, outer = _kernels(found, name, kernel.shape, float(kernel.norm()))
+        state |= {f"{name}.0.weight": inner, f"{name}.1.weight": outer}
+    for name, conv in new.convs.items():
+        if conv.bias:
+            given = bias is not None and name == f"{names[0]}.1"
+            state[f"{name}.bias"] = bias if given and bias is not None else weight.new_zeros(conv.out_channels)
+    return state
+
+
+def _method(carry: Carry | None) -> str:
+    return carry.method if carry is not None else ""
+
+
+def _kernels(factors: Factors, branch: str, shape: torch.Size, scale: float) -> tuple[Tensor, Tensor]:
+    """The two convolutions' weights, of equal norms; a branch that adds nothing keeps an inner one to learn from."""
+    groups, outer, inner = shape[:3]
+    mid = factors.inner.shape[1]
+    first, second = ORDERS[branch]
+    size = max(float(factors.outer.norm()), 1e-3 * scale)
+    ratio = (size / (float(factors.inner.norm()) or 1.0)) ** 0.5
+    ratio = ratio or 1.0
+    before = (factors.inner * ratio).reshape(groups * mid, inner, shape[3 + first])
+    after = (factors.outer / ratio).reshape(groups, outer, shape[3 + second], mid)
+    after = after.permute(0, 1, 3, 2).reshape(groups * outer, mid, shape[3 + second])
+    return before.unsqueeze(3 - first), after.unsqueeze(3 - second)
+
+
+def _multiplied(old: Conv, new: Assembly, state: Mapping[str, Tensor]) -> Tensor:
+    """The dense kernel of both branches: sums over the middle channels, group by group."""
+    total: Tensor | None = None
+    for branch in new.branches:
+        inner, outer = (_grouped(state[f"{branch.name}.{n}.weight"], old.groups) for n in (0, 1))
+        product = torch.einsum("gmcyx,gomvw->goycxvw", inner, outer)
+        g, o, y, c, x, v, w = product.shape
+        dense = product.permute(0, 1, 3, 2, 5, 4, 6).reshape(g * o, c, y * v, x * w)
+        total = dense if total is None else total + dense
+    assert total is not None
+    return total
+
+
+CARRIERS: Mapping[str, Carrier] = {
+    "separable": Carrier(_settle_mid, _factorise, _multiplied),
+}
