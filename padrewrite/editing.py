@@ -59,6 +59,7 @@ def emit_site(
             op.modes,
             op.partial,
             outer,
+            op.symmetric,
         ).node
     copied[conv.node] = new
     take_over(node, new, before)

@@ -60,8 +60,15 @@ class Edit:
     @property
     def resizes(self) -> bool:
         """The new op has another output size than the old one."""
-        growth = [[sum(p) - s for p, s in zip(op.padding, op.window.span)] for op in (self.before, self.after)]
+        growth = [[sum(p) - s for p, s in zip(op.padding, op.reach.span)] for op in (self.before, self.after)]
         return self.before.window.stride != self.after.window.stride or growth[0] != growth[1]
+
+    @property
+    def keeps_interior(self) -> bool:
+        """Where no window touches padding, the new op computes what the old one did."""
+        if self.before.window != self.after.window or self.assembly is not None:
+            return False
+        return isinstance(self.after, Pool) or self.conv.symmetric == self.old.symmetric
 
     @property
     def conv(self) -> Conv:

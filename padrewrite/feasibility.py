@@ -13,6 +13,7 @@ from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.nn.assembled import AttachedMixin
 from padrewrite.nn.axis_padding import AxisPaddedMixin
 from padrewrite.nn.partial import PartialConvMixin
+from padrewrite.nn.symmetric import SymmetricConvMixin
 from padrewrite.ops.assembly import Assembly, Attached
 from padrewrite.ops.conv import Conv, TransposedConv, own_padding
 from padrewrite.ops.pool import Pool
@@ -160,20 +161,22 @@ def _minds_subclasses(cls: type) -> bool:
 
 def _is_known(cls: type, method: str) -> bool:
     owner = next((c for c in cls.__mro__ if method in vars(c)), None)
-    ours = owner in (PartialConvMixin, AxisPaddedMixin, AttachedMixin)
-    return ours or getattr(owner, "__module__", "") == torch_conv.__name__
+    return owner in (*_PADDED, AttachedMixin) or getattr(owner, "__module__", "") == torch_conv.__name__
+
+
+_PADDED = (PartialConvMixin, AxisPaddedMixin, SymmetricConvMixin)
 
 
 def _way(module: nn.Module, after: Conv, own: Conv) -> str:
     """How a layer becomes ``after``, of which it applies ``own`` itself: torch's class takes one mode and even padding,
     and uneven padding only where that is what "same" means."""
-    rewritten = isinstance(module, (PartialConvMixin, AxisPaddedMixin))
+    rewritten = isinstance(module, _PADDED)
     one_mode = len({after.modes[a] for a in after.padded_axes}) <= 1
     zeros = {after.modes[a] for a in after.padded_axes} <= {"zeros"}
     said = getattr(module, "padding", None)
     by_name = isinstance(said, str) and own_padding(said, own.kernel, own.dilation) == own.padding
     lopsided = any(lo != hi for lo, hi in after.padding) and not by_name
-    plain = after.partial is None and one_mode and not (zeros and lopsided)
+    plain = after.partial is None and after.symmetric is None and one_mode and not (zeros and lopsided)
     return RETUNE if plain and not rewritten else REBIND
 
 

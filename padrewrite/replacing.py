@@ -79,6 +79,8 @@ class Planned:
 def replaced(modules: Modules, site: Site, after: Assembly) -> Edit | Check:
     """The edit that puts the layer of ``after`` in the place of a site's, settled and measured; or what fails."""
     module: Any = modules.get_submodule(site.fqn)
+    if isinstance(site.op, Conv) and site.op.symmetric is not None:
+        return Check("own-class", False, "its channels are read from several sides; put the pass before symmetric-even")
     failed = _not_replaceable(modules, site, module) or _not_carried(module, after)
     if failed is not None:
         return failed

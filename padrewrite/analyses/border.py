@@ -8,7 +8,7 @@ the border v stays 1. The signal at a position is ``sqrt(v)``; Q, the informatio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout
-from padrewrite.ops.axis import AxisMap, Same, Slide, Spread, Whole
+from padrewrite.ops.axis import AxisMap, Same, Slide, Spread, Straddle, Whole
 from padrewrite.ops.step import Read, Source, shape_of
 
 
@@ -69,13 +69,13 @@ class Borders:
 
     def _step(self, node: fx.Node, given: Sequence[tuple[Read, Tensor | None]]) -> Tensor | None:
         rank, spatial = len(shape_of(node)), self._layout.spatial(node)
-        parts: list[tuple[int, Tensor]] = []
+        parts: list[tuple[float, Tensor]] = []
         located = {read: sum(_is_local(read.dims[d]) for d in spatial) for read, _ in given}
         for read, moments in given:
             # Gates and masks that lack an axis scale what they meet; they bring no signal of their own.
             if moments is None or located[read] < max(located.values()):
                 continue
-            weight = 1
+            weight = float(sum(share for share, _ in read.parts)) if read.parts else 1.0
             if self._layout.steps[node].name in ("cat", "concat", "concatenate"):
                 weight = prod(shape_of(read.node))
             parts.append((weight, self._read(read, moments, rank, spatial)))
@@ -85,6 +85,10 @@ class Borders:
         return torch.stack(torch.broadcast_tensors(*(m * (w / total) for w, m in parts))).sum(0)
 
     def _read(self, read: Read, moments: Tensor, rank: int, spatial: Sequence[int]) -> Tensor:
+        if read.parts:
+            total = sum(share for share, _ in read.parts)
+            ways = ((float(share / total), replace(read, dims=dims, parts=())) for share, dims in read.parts)
+            return torch.stack([share * self._read(one, moments, rank, spatial) for share, one in ways]).sum(0)
         shape = shape_of(read.node)
         order: list[int] = []
         for d in spatial:
@@ -125,9 +129,14 @@ def _gather(axis: AxisMap, n: int, partial: str | None) -> tuple[Tensor, Tensor]
     index = torch.tensor([[*row, *[n] * (most - len(row))] for row in rows])
     counts = torch.tensor([float(max(1, len(row))) for row in rows], dtype=torch.float64)
     if isinstance(axis, Slide):
+        kernel = axis.kernel
+        if isinstance(axis, Straddle):  # channels read from both sides share one ratio
+            kernel -= 1
+            both = [replace(axis, side=side).reads(n) for side in (0, 1)]
+            counts = torch.tensor([max(1, len(a) + len(b)) / 2 for a, b in zip(*both)], dtype=torch.float64)
         scale = {"partial": "mean", "partial-sqrt": "sqrt", "zeros": partial}.get(axis.mode)
         if scale is not None:
-            return index, axis.kernel / counts**2 if scale == "mean" else 1 / counts
+            return index, kernel / counts**2 if scale == "mean" else 1 / counts
         # Windows are whole, but for one that hangs over the end of the padding.
         whole = [sum(p < n + axis.hi for p in axis.taps(i, n)) for i in range(len(rows))]
         return index, 1 / (counts if axis.mode == "ignored" else torch.tensor(whole, dtype=torch.float64))

@@ -7,7 +7,6 @@ from padrewrite.analyses.costs import parameters_of
 from padrewrite.analyses.findings import find
 from padrewrite.analyses.scene import Scene
 from padrewrite.analyses.support import Reached, reached
-from padrewrite.analyses.usage import valid_weights
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.step import shape_of
 
@@ -50,7 +49,6 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
     node, dims, sizes = scene.node(site), scene.dims(site), scene.sizes_in(site)
     fields = [scene.fields.of(node, d) for d in dims]
     forms = [scene.sizes.of(node, d) for d in dims]
-    uses = scene.uses(site)
     ended = scene.ended(site)
     seen, context, unknown = _reached(site, scene)
     return SiteRecord(
@@ -64,7 +62,7 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
         receptive_field=tuple(None if field is None else field.size for field in fields),
         reached=seen,
         context=context,
-        valid_weights=None if uses is None else valid_weights(uses),
+        valid_weights=scene.valid(site),
         saw_padding=scene.clean.share(node),
         border=scene.borders.of(node),
         partial_border=scene.partial_borders.of(node),

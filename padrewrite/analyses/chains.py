@@ -122,7 +122,7 @@ def _extent(rates: Sequence[int]) -> tuple[int, int]:
 
 
 def _windows(layout: Layout, node: fx.Node) -> list[Slide]:
-    (read,) = layout.steps[node].reads
+    read = layout.steps[node].reads[0]  # of several, as of few channels from several sides, windows are alike
     return [s[1] for s in read.dims if isinstance(s, tuple) and isinstance(s[1], Slide)]
 
 
@@ -207,7 +207,7 @@ class Flow:
 
     def _one_resolution(self, u: fx.Node, v: fx.Node) -> bool:
         """Whether ``v`` reads positions as far apart as those of ``u``."""
-        (read,) = self.layout.steps[v].reads
+        read = self.layout.steps[v].reads[0]
         places = [(d, s[0]) for d, s in enumerate(read.dims) if isinstance(s, tuple) and isinstance(s[1], Slide)]
         return all(self._scales.of(u, d) == self._scales.of(read.node, source) for d, source in places)
 

@@ -134,7 +134,8 @@ def _locate(
                 found[d] = axis
             found[d] = axis if found[d] is None else found[d]
         pooled = tuple(d for d in read.pooled if isinstance(given[d], Origin))
-        reads.append(replace(read, dims=tuple(dims), pooled=pooled))
+        parts = tuple((share, tuple(_resolve(s, given)[0] for s in ways)) for share, ways in read.parts)
+        reads.append(replace(read, dims=tuple(dims), pooled=pooled, parts=parts))
     carried = [axis for read in reads for axis in axes[read.node] if axis is not None]
     if step.ended is not None and carried:
         found = [_lose(carried, step.ended)] * len(shape)

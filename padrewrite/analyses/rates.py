@@ -27,7 +27,7 @@ def with_rate(op: Conv, rate: int, axes: Sequence[int]) -> Conv:
 
 def keeps_size(op: Conv, axes: Sequence[int]) -> bool:
     """Whether the map has the same size before and after, along ``axes``, at stride 1."""
-    return all(op.window.lo[a] + op.window.hi[a] == op.window.span[a] - 1 for a in axes)
+    return all(op.window.lo[a] + op.window.hi[a] == op.reach.span[a] - 1 for a in axes)
 
 
 def pads_by_rate(op: Conv, axes: Sequence[int]) -> bool:

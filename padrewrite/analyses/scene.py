@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import torch.fx as fx
@@ -14,10 +15,11 @@ from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
 from padrewrite.analyses.phases import Phases
 from padrewrite.analyses.sizes import Sizes
 from padrewrite.analyses.support import Supports
-from padrewrite.analyses.usage import AxisUse, use_of
+from padrewrite.analyses.usage import AxisUse, use_of, valid_weights
 from padrewrite.analyses.waste import wasted
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.axis import Slide
+from padrewrite.ops.conv import Conv
 from padrewrite.ops.following import axis_of
 from padrewrite.ops.step import shape_of
 
@@ -103,6 +105,11 @@ class Scene:
         if sizes is None or len(slides) < len(windows):
             return None
         return tuple(use_of(window, n) for window, n in zip(slides, sizes))
+
+    def valid(self, site: Site) -> Fraction | None:
+        """Share of its weights that multiply real input, over all outputs; None for transposed convolutions."""
+        sizes = self.sizes_in(site)
+        return None if sizes is None or not isinstance(site.op, Conv) else valid_weights(site.op, sizes)
 
     def ended(self, site: Site) -> str | None:
         """Why the positions of a site are not known."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import prod
 
-from padrewrite.ops.axis import Slide
+from padrewrite.ops.axis import Slide, Straddle
+from padrewrite.ops.conv import Conv
+from padrewrite.ops.directions import window_of
+from padrewrite.ops.following import axis_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class AxisUse:
 def use_of(window: Slide, size: int) -> AxisUse:
     """Counts the taps of ``window`` on an input of ``size``, in closed form per tap."""
     outputs = window.size(size)
+    if isinstance(window, Straddle):
+        return _both_sides(window, size)
     shares: list[Fraction] = []
     for t in range(window.kernel):
         # 0 <= i*stride + first < size
@@ -51,6 +57,24 @@ def use_of(window: Slide, size: int) -> AxisUse:
     return AxisUse(window, size, tuple(shares), blind, window.hi - window.unread(size) - window.lo)
 
 
-def valid_weights(axes: tuple[AxisUse, ...]) -> Fraction:
+def _both_sides(window: Straddle, size: int) -> AxisUse:
+    """Of a symmetric axis: a kernel's tap reads one union tap for some channels, the next one for the others."""
+    names = ("kernel", "stride", "dilation", "lo", "hi", "mode")
+    whole = use_of(Slide(*(getattr(window, name) for name in names)), size)
+    pairs = zip(whole.per_tap, whole.per_tap[1:])
+    per_tap = tuple(window.before * first + (1 - window.before) * second for first, second in pairs)
+    return replace(whole, window=window, per_tap=per_tap)
+
+
+def valid_weights(op: Conv, sizes: Sequence[int]) -> Fraction:
     """Share of the weights that multiply real input, over all outputs ([DLv3] Fig. 4)."""
-    return prod((axis.valid for axis in axes), start=Fraction(1))
+    windows, share = [op.window], [Fraction(1)]
+    if op.symmetric is not None:
+        channels = op.in_channels // op.groups
+        blocks = op.symmetric.blocks(channels, op.window.rank)
+        windows = [window_of(op.window, op.symmetric.axes, block) for block in blocks]
+        share = [Fraction(block.channels, channels) for block in blocks]
+    plain = [replace(op, window=window, symmetric=None) for window in windows]
+    axes = [[axis_of(one, a) for a in range(one.window.rank)] for one in plain]
+    valid = [prod(use_of(a, n).valid for a, n in zip(one, sizes) if isinstance(a, Slide)) for one in axes]
+    return sum((part * mine for part, mine in zip(share, valid)), Fraction(0))

@@ -47,7 +47,7 @@ def check_end_to_end(
     try:
         evidence = [_outputs_and_gradients(new, graph, wanted, ours, state, inputs, tolerance)]
         # A window that changed (contracts shape and grid) computes something else in the interior, too.
-        if all(edit.before.window == edit.after.window and edit.assembly is None for edit in edits):
+        if all(edit.keeps_interior for edit in edits):
             evidence.append(_interior(new, graph, edits, ours, state, inputs, tolerance))
         notes = _against_original(new, original, edits, ours, inputs, tolerance, evidence)
     except RuntimeError as error:
@@ -174,6 +174,8 @@ def _poisoned(op: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     flat = [v for pair in reversed(op.padding) for v in pair]
     conv: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[op.window.rank]
     padded = F.pad(x, flat, value=float("nan"))
+    if op.symmetric is not None:  # NaN wherever some block of channels sees padding
+        weight = torch.ones((*weight.shape[:2], *op.reach.kernel), dtype=weight.dtype, device=weight.device)
     return conv(padded, weight, bias, op.stride, 0, op.dilation, op.groups)
 
 

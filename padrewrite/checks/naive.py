@@ -75,6 +75,71 @@ def naive_conv(
     return out if mask is None else (out, (count > 0).to(torch.float64))
 
 
+def naive_symmetric(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axes: Ints,
+    order: str,
+    stride: Ints,
+    dilation: Ints,
+    padding: Pairs,
+    groups: int,
+    modes: Sequence[str],
+    partial: str | None = None,
+) -> Tensor:
+    """A symmetric convolution of any rank in float64: input channels one by one, each read through its own window.
+
+    Args:
+        axes: where a channel's kernel begins with the padding, or one dilation step later.
+        order: which channels begin later, see ``_begins_later``.
+        padding: ((lo, hi), ...) per axis around all channels together; the others as in ``naive_conv``.
+        partial: the count along a symmetric axis is the sum of those of both windows.
+    """
+    rank, kernel, per_group = weight.dim() - 2, tuple(weight.shape[2:]), weight.shape[1]
+    x, weight = x.to(torch.float64), weight.to(torch.float64)
+
+    def maps(sides: Ints) -> list[AxisMap]:
+        later = [sides[list(axes).index(axis)] if axis in axes else 0 for axis in range(rank)]
+        spans = [d * (k - (axis not in axes)) for axis, (d, k) in enumerate(zip(dilation, kernel))]
+        window = zip(x.shape[2:], kernel, stride, dilation, padding, modes, spans, later)
+        return [_moved_map(*axis) for axis in window]
+
+    sides = _begins_later(per_group, len(axes), order) * groups
+    sums: list[list[Tensor]] = [[] for _ in range(groups)]
+    for side in sorted(set(sides)):
+        for group, found in enumerate(sums):
+            mine = [c for c in range(group * per_group, (group + 1) * per_group) if sides[c] == side]
+            kernels = weight.chunk(groups)[group][:, [c - group * per_group for c in mine]]
+            found.append(_contract(_gather(x[:, mine], maps(side), kernel), kernels, 1))
+    out = torch.cat([torch.stack(found).sum(0) for found in sums], 1)
+    ones = torch.ones((1, 1, *x.shape[2:]), dtype=torch.float64, device=x.device)
+    both = product((0, 1), repeat=len(axes))
+    count = torch.stack([_gather(ones, maps(side), kernel).sum(2) for side in both]).sum(0)
+    return _finish(out, count, bias, partial, torch.Size(kernel).numel() * 2 ** len(axes))
+
+
+def _begins_later(channels: int, axes: int, order: str) -> list[tuple[int, ...]]:
+    """Per channel, for each symmetric axis, whether its kernel begins one step later.
+
+    In two dimensions, a kernel that begins later has its padding at the bottom or on the right.
+    """
+    names = {
+        ("raster", 1): "0 1",
+        ("raster", 2): "00 01 10 11",
+        ("raster", 3): "000 001 010 011 100 101 110 111",
+        ("author", 1): "1 0",
+        ("author", 2): "11 00 10 01",
+        ("author", 3): "111 000 110 001 101 010 100 011",
+    }
+    sides = names["raster" if order == "raster" else "author", axes].split() if axes else [""]
+    sizes = [channels // len(sides)] * len(sides)
+    for extra in range(channels % len(sides)):
+        sizes[extra] += 1
+    return [tuple(map(int, side)) for side, size in zip(sides, sizes) for _ in range(size)]
+
+
 def naive_pool(
     x: Tensor, *, kernel: Ints, stride: Ints, dilation: Ints, padding: Pairs, average: bool, counted: bool
 ) -> Tensor:
@@ -106,6 +171,18 @@ def _axis_map(size: int, kernel: int, stride: int, dilation: int, pad: tuple[int
         indices.append([_source(position, size, mode) for position in positions])
         real.append([True] * len(positions) if mode != "zeros" else inside)
     return indices, real
+
+
+def _moved_map(
+    size: int, kernel: int, stride: int, dilation: int, pad: tuple[int, int], mode: str, span: int, later: int
+) -> AxisMap:
+    """``_axis_map`` of a kernel that begins ``later`` dilation steps into a window of ``span`` + 1 positions."""
+    starts = range(-pad[0], size + pad[1] - span, stride)
+    if len(starts) == 0:
+        raise ValueError(f"no output: size {size}, span {span}, padding {pad}")
+    taps = [[start + (later + tap) * dilation for start in starts] for tap in range(kernel)]
+    indices = [[_source(position, size, mode) for position in row] for row in taps]
+    return indices, [[mode != "zeros" or 0 <= position < size for position in row] for row in taps]
 
 
 def _source(position: int, size: int, mode: str) -> int:

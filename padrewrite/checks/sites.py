@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from padrewrite.checks.compare import Comparison
-from padrewrite.checks.naive import naive_conv, naive_pool
+from padrewrite.checks.naive import naive_conv, naive_pool, naive_symmetric
 from padrewrite.contracts import Evidence
 from padrewrite.edits import REDIRECT, Edit
 from padrewrite.ops.conv import Conv, emit_conv
@@ -28,10 +28,10 @@ def check_site(
         x = _input(edit, weight.shape[1] * edit.conv.groups, trial, generator, weight.device)
         got = _run(model, edit, x, weight, bias)
         matches.add(got, naive(edit.conv, x, weight, bias))
-        if edit.after.window == edit.before.window:
+        if edit.keeps_interior:
             inside = _inside(edit.old, x)
             interior.add(got[inside], naive(edit.old, x, weight, bias)[inside])
-    kind = "interior" if edit.after.window == edit.before.window else "shape"
+    kind = "interior" if edit.keeps_interior else "shape"
     found = [matches.evidence(edit.site.id, "reference")]
     return found + ([interior.evidence(edit.site.id, kind)] if kind == "interior" else [])
 
@@ -57,23 +57,17 @@ def reference_pool(op: Pool, x: Tensor) -> Tensor:
 def naive(op: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
     """The reference for any ``Conv``, from its fields alone."""
     w = op.window
-    return naive_conv(
-        x,
-        weight,
-        bias,
-        stride=w.stride,
-        dilation=w.dilation,
-        padding=w.padding,
-        groups=op.groups,
-        modes=op.modes,
-        partial=op.partial,
-    )
+    numbers: Any = {"stride": w.stride, "dilation": w.dilation, "padding": w.padding, "groups": op.groups}
+    numbers |= {"modes": op.modes, "partial": op.partial}
+    if op.symmetric is not None:
+        return naive_symmetric(x, weight, bias, axes=op.symmetric.axes, order=op.symmetric.order, **numbers)
+    return naive_conv(x, weight, bias, **numbers)
 
 
 def _weights(model: nn.Module, edit: Edit, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """A few channels of each group, in float64: of the site's own weights where its module holds them, else random.
 
-    Padding treats all channels alike, so a few tell as much as all.
+    Padding treats all channels alike, so a few tell as much as all, but where it is symmetric.
     """
     module, op = model.get_submodule(edit.site.fqn), edit.conv
     per_group = (op.out_channels // op.groups, op.in_channels // op.groups)
@@ -83,7 +77,8 @@ def _weights(model: nn.Module, edit: Edit, generator: torch.Generator) -> tuple[
         weight = weight.full_tensor()
     if not isinstance(weight, Tensor) or tuple(weight.shape) != shape or weight.is_meta:
         weight = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
-    few_out, few_in = min(per_group[0], _FEW), min(per_group[1], 2 * _FEW)
+    # Which side a channel is read from depends on how many there are.
+    few_out, few_in = min(per_group[0], _FEW), per_group[1] if op.symmetric else min(per_group[1], 2 * _FEW)
     grouped = weight.detach().reshape(op.groups, *per_group, *op.kernel)[:, :few_out, :few_in]
     weight = grouped.reshape(op.groups * few_out, few_in, *op.kernel).double()
     if not op.bias:
@@ -98,7 +93,7 @@ _FEW = 4
 
 def _input(edit: Edit, channels: int, trial: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """A random input with an interior on every axis, of a size that differs per axis and trial."""
-    w = edit.after.window
+    w = edit.after.reach
     sizes = [
         max(span, lo + 1, hi + 1) + axis + trial % 3 + stride
         for axis, (span, stride, lo, hi) in enumerate(zip(w.span, w.stride, w.lo, w.hi))
@@ -129,5 +124,5 @@ def explicitly_padded(x: Tensor, pad: ExplicitPad) -> Tensor:
 
 
 def _inside(op: Conv, x: Tensor) -> Any:
-    ranges = op.window.rect(tuple(x.shape[2:]))
+    ranges = op.reach.rect(tuple(x.shape[2:]))
     return (slice(None), slice(None), *(slice(a, b) for a, b in ranges))

@@ -104,15 +104,15 @@ def _frames(site: Site) -> str:
 
 
 def _axes(site: Site) -> Iterator[tuple[Cell, ...]]:
-    op, w = site.op, site.op.window
+    op, w, reach = site.op, site.op.window, site.op.reach
     sizes = None if site.input_shape is None else site.input_shape[-w.rank :]
     plain = isinstance(op, Conv)
     for axis in range(w.rank):
         mode = "zeros" if not plain else "partial" if op.partial and op.modes[axis] == "zeros" else op.modes[axis]
         output, inside = "-", "-"
         if sizes is not None and plain:
-            output = str(w.size(axis, sizes[axis]))
-            first, last = w.rect(sizes)[axis]
+            output = str(reach.size(axis, sizes[axis]))
+            first, last = reach.rect(sizes)[axis]
             inside = f"{first} to {last - 1}" if last > first else "none"
         size = "-" if sizes is None else str(sizes[axis])
         numbers = (axis, w.kernel[axis], w.stride[axis], w.dilation[axis])

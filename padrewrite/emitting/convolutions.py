@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ import torch.fx as fx
 from torch import Tensor
 from torch.fx.node import map_arg
 
-from padrewrite.ops import partial
-from padrewrite.ops.conv import read_conv
+from padrewrite.ops import partial, symmetric
+from padrewrite.ops.conv import Conv, read_conv
+from padrewrite.ops.directions import Symmetry, even_axes
 from padrewrite.ops.reading import ConvNode, read_node
 
 _IN_PLACE = {"setitem", *(n for n in vars(operator) if n[0] == "i" and hasattr(operator, n[1:]))}
@@ -68,16 +69,26 @@ def read_with_hints(conv: fx.Node) -> ConvNode:
     return ConvNode(conv, call, call.op, call.x)
 
 
-def expanded_scale(conv: fx.Node) -> str | None:
-    """The scale of the partial convolution whose code made this call, or None if another's did.
+def written_out(conv: fx.Node, op: Conv) -> Conv | None:
+    """The convolution of ours whose code made this call, ``op`` being the call's; None if other code made it.
 
-    Dynamo writes a partial convolution out; the trace of where each call comes from tells it from a plain one.
+    Dynamo writes our convolutions out; the trace of where each call comes from tells them from plain ones. In which
+    order a symmetric one has its channels is not looked for.
     """
-    if f'File "{partial.__file__}"' not in (conv.meta.get("stack_trace") or ""):
+    if not _comes_from(conv, partial.__file__):
         return None
-    ratios = [user.args[-1] for user in conv.users if _name(user) in ("mul", "addcmul")]
+    scaled = [user for user in conv.users if _name(user) in ("mul", "addcmul") and _comes_from(user, partial.__file__)]
+    ratios = [user.args[-1] for user in scaled]
     near = [n for ratio in ratios if isinstance(ratio, fx.Node) for n in _near(ratio, 3)]
-    return "sqrt" if any(_name(n) == "sqrt" for n in near) else "mean"
+    scale = "sqrt" if any(_name(n) == "sqrt" for n in near) else "mean"
+    axes = even_axes(op.kernel)
+    if _comes_from(conv, symmetric.__file__):
+        return replace(op, partial=scale if scaled else None, symmetric=Symmetry("balanced", axes) if axes else None)
+    return replace(op, partial=scale)
+
+
+def _comes_from(node: fx.Node, file: str) -> bool:
+    return f'File "{file}"' in (node.meta.get("stack_trace") or "")
 
 
 def is_written(node: fx.Node) -> bool:

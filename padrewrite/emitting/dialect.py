@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,7 +13,7 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from padrewrite.emitting.convolutions import Hidden, expanded_scale, hint_of, is_symbolic, is_written, read_with_hints
+from padrewrite.emitting.convolutions import Hidden, hint_of, is_symbolic, is_written, read_with_hints, written_out
 from padrewrite.emitting.legality import EXPANDED, SYMBOLIC, symbolic_padding
 from padrewrite.emitting.naming import Namer, stack_of
 from padrewrite.graph import Call, Graph, Handle, Site
@@ -129,12 +129,10 @@ def _source(trace: str | None) -> str | None:
 
 def _fixed_site(node: fx.Node) -> tuple[Site, Check] | None:
     """The site of a convolution that cannot be rewritten here, and why; None if it can."""
-    scale = expanded_scale(node)
-    if scale is None and not is_symbolic(node):
-        return None
     op = read_with_hints(node).op
-    if scale is not None and isinstance(op, Conv):
-        op = replace(op, partial=scale)
+    ours = written_out(node, op) if isinstance(op, Conv) else None
+    if ours is None and not is_symbolic(node):
+        return None
     at: Call = node.meta["at"]
-    site = Site(site_id(at, "conv"), at.owner.fqn, at.owner.call, node.meta["source"], op, Handle(at))
-    return site, SYMBOLIC if scale is None else EXPANDED
+    site = Site(site_id(at, "conv"), at.owner.fqn, at.owner.call, node.meta["source"], ours or op, Handle(at))
+    return site, SYMBOLIC if ours is None else EXPANDED

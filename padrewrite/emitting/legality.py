@@ -17,7 +17,7 @@ from padrewrite.rewriting import Check, Match, Pass
 CODES = {
     "symbolic-arguments": "an argument of the convolution depends on the input's size",
     "symbolic-padding": "explicit padding that depends on the input's size, in a form that holds for one size only",
-    "expanded": "its partial padding is written out in the compiler's graph already",
+    "expanded": "its partial or symmetric padding is written out in the compiler's graph already",
     "resolved-size": "the output's size would change, and the compiler has computed with the old one",
     "new-parameters": "the model would need new parameters, and a compiler sees it after they were read",
     "not-compiled": "no compiled graph contains it: it did not run, or it ran outside any graph",
@@ -89,5 +89,5 @@ def _freezes(site: Site, pads: tuple[fx.Node, ...]) -> bool:
 
 
 def _same_size(before: Conv, after: Conv) -> bool:
-    growth = [[sum(p) - s for p, s in zip(op.padding, op.window.span)] for op in (before, after)]
+    growth = [[sum(p) - s for p, s in zip(op.padding, op.reach.span)] for op in (before, after)]
     return before.stride == after.stride and growth[0] == growth[1]

@@ -6,19 +6,23 @@ Everything is written out in calls that the compilers' caches know; a call of ou
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.fx as fx
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer
 
 from padrewrite.emitting.convolutions import Hidden
+from padrewrite.ops.conv import is_our_conv
 from padrewrite.ops.partial import border_form, partial_conv, read_window
+from padrewrite.ops.symmetric import read_symmetric, symmetric_conv, symmetric_form
 
 _OURS = ("at", "origin", "shape", "source", "value")
 _SHARED = ("nn_module_stack", "source_fn_stack", "stack_trace")
 """Meta that describes every call a call is written out as."""
-_ARGUMENTS = inspect.signature(partial_conv)
+_ARGUMENTS: dict[Any, inspect.Signature] = {form: inspect.signature(form) for form in (partial_conv, symmetric_conv)}
 
 
 def lower(nodes: fx.Graph, original: fx.Graph) -> fx.Graph:
@@ -28,7 +32,7 @@ def lower(nodes: fx.Graph, original: fx.Graph) -> fx.Graph:
     for node in list(nodes.nodes):
         if isinstance(node.target, Hidden):
             node.target = node.target.target
-        elif node.target is partial_conv:
+        elif is_our_conv(node.target):
             _expand(node, tracer)
     for mine, given in zip(nodes.find_nodes(op="placeholder"), original.find_nodes(op="placeholder")):
         if hasattr(given, "_dynamo_source"):
@@ -39,6 +43,23 @@ def lower(nodes: fx.Graph, original: fx.Graph) -> fx.Graph:
             node.meta.pop(key, None)
     nodes.lint()
     return nodes
+
+
+def _partial(given: dict[str, Any], shape: Sequence[int], dtype: torch.dtype) -> Any:
+    window = read_window(tuple(shape[2:]), given["stride"], given["padding"], given["dilation"])
+    tensors = (given["x"], given["weight"], given["bias"])
+    return border_form(*tensors, window, given["groups"], scale=given["scale"], outer=given["outer"], dtype=dtype)
+
+
+def _symmetric(given: dict[str, Any], shape: Sequence[int], dtype: torch.dtype) -> Any:
+    numbers = (given[name] for name in ("stride", "dilation", "order", "padding", "axes", "modes"))
+    window, symmetry, modes = read_symmetric(tuple(shape[2:]), *numbers)
+    tensors = (given["x"], given["weight"], given["bias"])
+    options: dict[str, Any] = {"modes": modes, "scale": given["scale"], "dtype": dtype}
+    return symmetric_form(*tensors, window, given["groups"], symmetry, shape[1], **options)
+
+
+_FORMS: dict[Any, Any] = {partial_conv: _partial, symmetric_conv: _symmetric}
 
 
 def _drop_stale_values(nodes: fx.Graph) -> None:
@@ -52,22 +73,18 @@ def _drop_stale_values(nodes: fx.Graph) -> None:
 
 
 def _expand(node: fx.Node, tracer: GraphAppendingTracer) -> None:
-    """Writes a partial convolution out in torch calls."""
-    call = _ARGUMENTS.bind(*node.args, **node.kwargs)
+    """Writes a partial or symmetric convolution out in torch calls."""
+    call = _ARGUMENTS[node.target].bind(*node.args, **node.kwargs)
     call.apply_defaults()
-    given = call.arguments
-    window = read_window(given["weight"].meta["shape"][2:], given["stride"], given["padding"], given["dilation"])
-    dtype = node.meta["example_value"].dtype
+    shape = call.arguments["weight"].meta["shape"]
 
     def proxy(value: Any) -> Any:
         return fx.Proxy(value, tracer) if isinstance(value, fx.Node) else value
 
     before = node.prev
     with node.graph.inserting_before(node):
-        x, weight, bias, outer = (map_aggregate(given[name], proxy) for name in ("x", "weight", "bias", "outer"))
-        new: fx.Node = border_form(
-            x, weight, bias, window, given["groups"], scale=given["scale"], outer=outer, dtype=dtype
-        ).node  # pyright: ignore[reportAttributeAccessIssue]
+        given = {name: map_aggregate(value, proxy) for name, value in call.arguments.items()}
+        new: fx.Node = _FORMS[node.target](given, shape, node.meta["example_value"].dtype).node
     while before.next is not node:
         before = before.next
         before.meta.update({key: node.meta[key] for key in _SHARED if key in node.meta})

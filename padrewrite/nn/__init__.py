@@ -3,6 +3,7 @@
 from padrewrite.nn.axis_padding import AxisPaddedConv1d, AxisPaddedConv2d, AxisPaddedConv3d
 from padrewrite.nn.large import BoundaryRefinement, GlobalConv2d
 from padrewrite.nn.partial import PartialConv1d, PartialConv2d, PartialConv3d
+from padrewrite.nn.symmetric import SymmetricConv1d, SymmetricConv2d, SymmetricConv3d
 
 __all__ = [
     "AxisPaddedConv1d",
@@ -13,4 +14,7 @@ __all__ = [
     "PartialConv1d",
     "PartialConv2d",
     "PartialConv3d",
+    "SymmetricConv1d",
+    "SymmetricConv2d",
+    "SymmetricConv3d",
 ]

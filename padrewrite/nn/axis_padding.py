@@ -9,7 +9,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # pyright: ignore[r
 
 from padrewrite.nn.deriving import derived_class
 from padrewrite.nn.partial import PartialConvMixin
+from padrewrite.nn.symmetric import SymmetricConvMixin
 from padrewrite.ops.conv import Conv, Pairs, TransposedConv, convolve, own_padding
+from padrewrite.ops.symmetric import read_symmetric
 from padrewrite.ops.window import Window
 
 
@@ -63,6 +65,8 @@ def real_padding(module: _ConvNd) -> Pairs:
 def conv_op(module: _ConvNd) -> Conv | TransposedConv:
     """What a convolution module computes if its forward is the stock one."""
     rank = len(module.kernel_size)
+    if isinstance(module, SymmetricConvMixin):
+        return _symmetric_op(module)
     pairs = real_padding(module)
     lo, hi = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
     window = Window(module.kernel_size, module.stride, module.dilation, lo, hi)
@@ -73,3 +77,11 @@ def conv_op(module: _ConvNd) -> Conv | TransposedConv:
     modes = (module.axis_modes if ours else None) or (module.padding_mode,) * rank
     partial = module.partial_scale if isinstance(module, PartialConvMixin) else None
     return Conv(window, *channels, modes=modes, partial=partial)
+
+
+def _symmetric_op(module: SymmetricConvMixin) -> Conv:
+    modes = module.axis_modes or (module.padding_mode,) * len(module.kernel_size)
+    numbers = (module.stride, module.dilation, module.order, module.padding, module.symmetric_axes, modes)
+    window, symmetry, modes = read_symmetric(tuple(module.kernel_size), *numbers)
+    channels = (module.in_channels, module.out_channels, module.groups, module.bias is not None)
+    return Conv(window, *channels, modes, module.partial_scale, symmetry if symmetry.axes else None)

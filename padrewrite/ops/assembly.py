@@ -88,8 +88,13 @@ class Assembly(Op):
     @property
     def window(self) -> Window:
         """The window of the first branch as a whole, at dilation 1."""
-        found = [part.window for part in self.branches[0].parts if isinstance(part, (Conv, Pool))]
+        found = [part.reach for part in self.branches[0].parts if isinstance(part, (Conv, Pool))]
         return _composed(found)
+
+    @property
+    def reach(self) -> Window:
+        """As for a ``Conv``."""
+        return self.window
 
     @property
     def padding(self) -> Pairs:
@@ -178,7 +183,12 @@ class Attached(Op):
 
     @property
     def window(self) -> Window:
-        return _composed([self.op.window, self.assembly.window])
+        return _composed([self.op.reach, self.assembly.window])
+
+    @property
+    def reach(self) -> Window:
+        """As for a ``Conv``."""
+        return self.window
 
     @property
     def padding(self) -> Pairs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -149,6 +149,35 @@ class Slide(AxisMap):
     def unread(self, n: int) -> int:
         """Positions at the padded end that no window reaches; negative if the last window hangs over the end."""
         return n + self.lo + self.hi - ((self.size(n) - 1) * self.stride + self.reach + 1)
+
+
+@dataclass(frozen=True)
+class Straddle(Slide):
+    """A symmetric axis: ``kernel`` counts the taps of all channels, of which each channel's window lacks one.
+
+    It lacks the last for the channels that are read from before, the first for the others.
+    """
+
+    before: Fraction = Fraction(1, 2)
+    """Share of the channels that are read from before."""
+    side: int | None = None
+    """0 or 1: only the channels read from before, or after, are meant. Where the outputs sit is told of all."""
+
+    def taps(self, i: int, n: int) -> Iterable[int]:
+        found = super().taps(i, n)
+        return found if self.side is None else list(found)[self.side : self.kernel - 1 + self.side]
+
+    def phase(self, n: int) -> Phase:
+        """The mean over all channels, each a half of a step off the middle."""
+        scale, middle = super().phase(n)
+        return scale, middle + (1 - 2 * self.before) * Fraction(self.dilation, 2)
+
+    def made_up(self, n: int) -> tuple[int, ...]:
+        """Taps on made-up values, of the window that has more of them."""
+        if self.side is None:
+            sides = (replace(self, side=side).made_up(n) for side in (0, 1))
+            return tuple(map(max, *sides))
+        return super().made_up(n)
 
 
 @dataclass(frozen=True)

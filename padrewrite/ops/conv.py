@@ -11,9 +11,11 @@ import torch
 import torch.fx as fx
 import torch.nn.functional as F
 
+from padrewrite.ops.directions import Symmetry, reach_of
 from padrewrite.ops.op import Op
 from padrewrite.ops.pad import pad_axes
 from padrewrite.ops.partial import partial_conv
+from padrewrite.ops.symmetric import read_symmetric, symmetric_conv
 from padrewrite.ops.window import Ints, Window
 
 Pairs = tuple[tuple[int, int], ...]
@@ -33,6 +35,8 @@ class Conv(Op):
     """Padding mode per axis: zeros, reflect, replicate or circular."""
     partial: str | None = None
     """None, or the scale of partial padding on the axes padded with zeros: "mean" or "sqrt"."""
+    symmetric: Symmetry | None = None
+    """None, or how blocks of channels are read from all sides; padding is then that around all of them together."""
 
     @property
     def kernel(self) -> Ints:
@@ -52,8 +56,13 @@ class Conv(Op):
 
     def macs(self, sizes: Sequence[int]) -> int:
         """Multiply-accumulates for one sample whose input has ``sizes`` pixels per axis, padding included."""
-        outputs = prod(self.window.size(axis, n) for axis, n in enumerate(sizes))
+        outputs = prod(self.reach.size(axis, n) for axis, n in enumerate(sizes))
         return outputs * self.out_channels * (self.in_channels // self.groups) * prod(self.kernel)
+
+    @property
+    def reach(self) -> Window:
+        """The window over all input channels: what sizes, positions and the border follow from."""
+        return self.window if self.symmetric is None else reach_of(self.window, self.symmetric.axes)
 
     @property
     def padded_axes(self) -> tuple[int, ...]:
@@ -81,6 +90,7 @@ class Conv(Op):
             "padding_mode": self.padding_mode,
             "transposed": False,
             **({"scale": self.partial} if self.partial else {}),
+            **({"order": self.symmetric.order, "symmetric_axes": self.symmetric.axes} if self.symmetric else {}),
         }
 
 
@@ -103,6 +113,11 @@ class TransposedConv(Op):
     @property
     def kernel(self) -> Ints:
         return self.window.kernel
+
+    @property
+    def reach(self) -> Window:
+        """As for a ``Conv``."""
+        return self.window
 
     @property
     def padding(self) -> Pairs:
@@ -146,6 +161,7 @@ _SLOTS: dict[Any, tuple[str, ...]] = {
     **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _TRANSPOSED),
     **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _TRANSPOSED),
     partial_conv: ("x", *_CONV[1:]),
+    symmetric_conv: ("x", *(name for name in _CONV[1:] if name != "padding")),
     torch.convolution: _ATEN,
     torch.ops.aten.convolution.default: _ATEN,
     torch.ops.aten.convolution: _ATEN,
@@ -157,7 +173,8 @@ _SLOTS: dict[Any, tuple[str, ...]] = {
     torch.ops.aten.conv_transpose2d.input: _TRANSPOSED,
     torch.ops.aten.conv_transpose3d.input: _TRANSPOSED,
 }
-_PLAIN = (F.conv1d, F.conv2d, F.conv3d, partial_conv)
+_OURS = (partial_conv, symmetric_conv)
+_PLAIN = (F.conv1d, F.conv2d, F.conv3d, *_OURS)
 _RANKED = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 
 
@@ -170,8 +187,13 @@ def is_conv(target: Any) -> bool:
 
 
 def is_plain_conv(target: Any) -> bool:
-    """True for the calls that an emitted convolution can stand in for: ``F.convNd`` and ``partial_conv``."""
+    """True for the calls that an emitted convolution can stand in for: ``F.convNd`` and ours."""
     return any(target is plain for plain in _PLAIN)
+
+
+def is_our_conv(target: Any) -> bool:
+    """True for ``partial_conv`` and ``symmetric_conv``."""
+    return any(target is ours for ours in _OURS)
 
 
 def family(target: Any, weight_rank: int) -> str:
@@ -219,6 +241,8 @@ def read_conv(
     shape = shape_of(slots["weight"])
     rank = len(shape) - 2
     kernel = tuple(int(k) for k in shape[2:])
+    if target is symmetric_conv:
+        return _read_symmetric(slots, shape, kernel)
     stride, dilation = (tuple(int(v) for v in per_axis(slots.get(name, 1), rank)) for name in ("stride", "dilation"))
     pairs = [(hint(lo), hint(hi)) for lo, hi in own_padding(slots.get("padding", 0), kernel, dilation)]
     window = Window(kernel, stride, dilation, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
@@ -234,6 +258,19 @@ def read_conv(
     return ConvCall(x, slots["weight"], bias, op, slots.get("outer"))
 
 
+def _read_symmetric(slots: dict[str, Any], shape: Sequence[int], kernel: Ints) -> ConvCall:
+    rank, groups, bias = len(kernel), int(slots.get("groups", 1)), slots.get("bias")
+    stride, dilation = (per_axis(slots.get(name, 1), rank) for name in ("stride", "dilation"))
+    padding: Any = slots.get("padding", "same")
+    if not isinstance(padding, str):
+        padding = tuple((hint(lo), hint(hi)) for lo, hi in own_padding(padding, kernel, dilation))
+    order, axes, modes = slots.get("order", "balanced"), slots.get("axes"), slots.get("modes")
+    window, symmetry, filled = read_symmetric(kernel, stride, dilation, order, padding, axes, modes)
+    numbers = (window, int(shape[1]) * groups, int(shape[0]), groups, bias is not None)
+    op = Conv(*numbers, filled, slots.get("scale"), symmetry if symmetry.axes else None)
+    return ConvCall(slots["x"], slots["weight"], bias, op)
+
+
 def emit_conv(x: Any, weight: Any, bias: Any, op: Conv, outer: Sequence[tuple[Any, Any]] | None = None) -> Any:
     """The torch calls of ``op`` on tensors or fx proxies.
 
@@ -241,7 +278,8 @@ def emit_conv(x: Any, weight: Any, bias: Any, op: Conv, outer: Sequence[tuple[An
     it have applied already (it matters to partial padding only).
     """
     w = op.window
-    return convolve(x, weight, bias, w.stride, w.padding, w.dilation, op.groups, op.modes, op.partial, outer)
+    numbers = (w.stride, w.padding, w.dilation, op.groups, op.modes)
+    return convolve(x, weight, bias, *numbers, op.partial, outer, op.symmetric)
 
 
 def convolve(
@@ -255,8 +293,13 @@ def convolve(
     modes: Sequence[str],
     partial: str | None = None,
     outer: Sequence[tuple[Any, Any]] | None = None,
+    symmetric: Symmetry | None = None,
 ) -> Any:
     """A convolution with (lo, hi) padding and a mode per axis; ``partial`` scales the axes padded with zeros."""
+    if symmetric is not None:
+        options: dict[str, Any] = {"order": symmetric.order, "axes": symmetric.axes, "modes": tuple(modes)}
+        numbers = (stride, dilation, groups)
+        return symmetric_conv(x, weight, bias, *numbers, padding=tuple(padding), scale=partial, **options)
     other = tuple(pair if m != "zeros" else (0, 0) for pair, m in zip(padding, modes))
     zeros = tuple(pair if m == "zeros" else (0, 0) for pair, m in zip(padding, modes))
     x = pad_axes(x, other, modes)

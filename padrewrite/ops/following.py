@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import torch.fx as fx
 
 from padrewrite.ops import elementwise, pooling, reshaping
-from padrewrite.ops.axis import AxisMap, Slide, Spread
+from padrewrite.ops.axis import AxisMap, Slide, Spread, Straddle
 from padrewrite.ops.conv import Conv, TransposedConv
 from padrewrite.ops.reading import ConvNode
 from padrewrite.ops.step import Called, Read, Reader, Source, Step, barrier, others, same, shape_of
@@ -64,10 +67,27 @@ def _picked(node: fx.Node) -> Step | None:
 def _conv_step(conv: ConvNode) -> Step:
     op, rank = conv.op, conv.op.window.rank
     lead = len(shape_of(conv.x)) - rank
-    dims: list[Source] = [*same(conv.x)[: lead - 1], None]
-    dims += [(lead + a, axis_of(op, a)) for a in range(rank)]
-    read = Read(conv.x, tuple(dims))
-    return Step(op.kind, name_of(conv.node.target), (read,), besides=others(conv.node, conv.call.x))
+
+    def dims(axes: Sequence[AxisMap]) -> tuple[Source, ...]:
+        return (*same(conv.x)[: lead - 1], None, *((lead + a, axis) for a, axis in enumerate(axes)))
+
+    axes = [axis_of(op, a) for a in range(rank)]
+    reads = (Read(conv.x, dims(axes)),)
+    if isinstance(op, Conv) and op.symmetric is not None:
+        channels = op.in_channels // op.groups
+        parts = [
+            (Fraction(block.channels, channels), dims([_one_side(axis, side) for axis, side in zip(axes, block.after)]))
+            for block in op.symmetric.blocks(channels, rank)
+        ]
+        if len(parts) == 2 ** len(op.symmetric.axes):  # each axis both ways, however the others are read
+            reads = (Read(conv.x, dims(axes), parts=tuple(parts)),)
+        else:
+            reads = tuple(Read(conv.x, part[1], parts=(part,)) for part in parts)
+    return Step(op.kind, name_of(conv.node.target), reads, besides=others(conv.node, conv.call.x))
+
+
+def _one_side(axis: AxisMap, side: int) -> AxisMap:
+    return replace(axis, side=side) if isinstance(axis, Straddle) else axis
 
 
 def axis_of(op: Conv | TransposedConv, axis: int) -> AxisMap:
@@ -79,4 +99,7 @@ def axis_of(op: Conv | TransposedConv, axis: int) -> AxisMap:
     mode = op.modes[axis]
     if mode == "zeros" and op.partial is not None:
         mode = "partial" if op.partial == "mean" else f"partial-{op.partial}"
-    return Slide(*numbers, mode)
+    if op.symmetric is None or axis not in op.symmetric.axes:
+        return Slide(*numbers, mode)
+    before = op.symmetric.before(op.in_channels // op.groups, axis)
+    return Straddle(numbers[0] + 1, *numbers[1:], mode, before=before)

@@ -13,7 +13,7 @@ Source [PCP]: Liu et al. 2018, *Partial Convolution based Padding*.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, TypeAlias, cast
 
@@ -102,16 +102,41 @@ def border_form(
     check_scale(scale)
     axes = padded_axes(window, outer)
     if not axes:
-        return _convolve(x, weight, bias, window, groups)
-    out = _convolve(x, weight, None, window, groups)
+        return convolve_zeros(x, weight, bias, window, groups)
+    out = convolve_zeros(x, weight, None, window, groups)
+    windows = dict.fromkeys(axes, (window,))
+    return rescaled(x, out, bias, windows, scale=scale, outer=outer, dtype=dtype, stored=stored)
+
+
+def rescaled(
+    x: Tensor,
+    out: Tensor,
+    bias: Tensor | None,
+    windows: Mapping[int, tuple[Window, ...]],
+    *,
+    scale: str = "mean",
+    outer: Pairs | None = None,
+    dtype: torch.dtype | None = None,
+    stored: bool = False,
+) -> Tensor:
+    """``out * r + bias`` for an unbiased convolution ``out`` of ``x``.
+
+    ``windows`` holds, for each axis on which some window touches padding, the windows that channels are read through:
+    one, or several of which each reads as many channels, whose counts are then added up.
+    """
     dtype = out.dtype if dtype is None else dtype
     real = _ratio_dtype(dtype)
-    count = reduce(torch.mul, [_axis_counts(x, out, window, axis, outer, real) for axis in axes])
-    empty = any(_may_be_empty(window, axis, outer) for axis in axes)
-    ratio = _ratio(count, math.prod([window.kernel[axis] for axis in axes]), scale, empty, real)
+    rank = next(iter(windows.values()))[0].rank
+    counts = [
+        reduce(torch.add, [_axis_counts(x, out, window, axis, outer, real) for window in found])
+        for axis, found in windows.items()
+    ]
+    taps = math.prod([sum([window.kernel[axis] for window in found]) for axis, found in windows.items()])
+    empty = any(all(_may_be_empty(w, axis, outer) for w in found) for axis, found in windows.items())
+    ratio = _ratio(reduce(torch.mul, counts), taps, scale, empty, real)
     if stored:
-        ratio = _store(ratio, window.rank - axes[0])
-    return _rescale(out, ratio, bias, empty, window.rank, dtype)
+        ratio = _store(ratio, rank - min(windows))
+    return _rescale(out, ratio, bias, empty, rank, dtype)
 
 
 def mask_form(
@@ -132,10 +157,10 @@ def mask_form(
     valid = mask != 0
     if outer is not None:
         # Pixels of an earlier explicit pad are padding whatever the mask says of them.
-        valid = F.pad(F.pad(valid, _flat(outer, -1)), _flat(outer, 1))
-    out = _convolve(torch.where(valid, x, 0), weight, None, window, groups)
+        valid = F.pad(F.pad(valid, flat(outer, -1)), flat(outer, 1))
+    out = convolve_zeros(torch.where(valid, x, 0), weight, None, window, groups)
     real = _ratio_dtype(out.dtype)
-    count = F.pad(valid.to(real), _flat(window.padding, 1))
+    count = F.pad(valid.to(real), flat(window.padding, 1))
     # Shifted sums, not a convolution with ones: exact under autocast, TF32 and Winograd, for any kernel size.
     for axis in range(window.rank):
         taps = count.unfold(axis - window.rank, window.span[axis], window.stride[axis])
@@ -244,17 +269,17 @@ def _ratio_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+def convolve_zeros(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
     """The plain convolution with zero padding; what the sides do not share is padded (or cropped) first."""
     shared = tuple(max(0, min(pair)) for pair in window.padding)
     rest = tuple((lo - both, hi - both) for (lo, hi), both in zip(window.padding, shared))
     if any(pair != (0, 0) for pair in rest):
-        x = F.pad(x, _flat(rest, 1))
+        x = F.pad(x, flat(rest, 1))
     conv = (F.conv1d, F.conv2d, F.conv3d)[window.rank - 1]
     return conv(x, weight, bias, window.stride, shared, window.dilation, groups)
 
 
-def _flat(pairs: Pairs, sign: int) -> list[int]:
+def flat(pairs: Pairs, sign: int) -> list[int]:
     """((lo, hi), ...) in the order of ``torch.nn.functional.pad``: last axis first."""
     return [sign * side for pair in reversed(pairs) for side in pair]
 

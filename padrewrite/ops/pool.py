@@ -40,6 +40,11 @@ class Pool(Op):
         return self.window.kernel
 
     @property
+    def reach(self) -> Window:
+        """As for a ``Conv``."""
+        return self.window
+
+    @property
     def padding(self) -> tuple[tuple[int, int], ...]:
         return self.window.padding
 

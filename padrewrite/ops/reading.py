@@ -52,7 +52,8 @@ def read_node(node: fx.Node, shape: Callable[[Any], Sequence[int]] = shape_of) -
     call = read_conv(node.target, node.args, dict(node.kwargs), shape)
     if call is None:
         return None
-    if isinstance(call.op, TransposedConv) or call.op.window.rank == 0:
+    if isinstance(call.op, TransposedConv) or call.op.window.rank == 0 or call.op.symmetric is not None:
+        # Padding all channels alike and then each block on its own sides is not padding once.
         return ConvNode(node, call, call.op, call.x)
     return _fold_pads(node, call, call.op)
 

@@ -80,6 +80,8 @@ def realise(after: Conv, pads: Sequence[ExplicitPad]) -> Realisation:
     """The call for ``after`` behind ``pads``: on their result if they already pad as wanted, around them if not."""
     if not pads:
         return Realisation(after)
+    if after.symmetric is not None:
+        return Realisation(after, bypass=True)  # each block of channels is padded on other sides than all were
     explicit = [
         tuple(sum(p.amounts[a][side] for p in pads) for side in (0, 1)) for a in range(after.window.rank)
     ]

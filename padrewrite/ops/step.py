@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch.fx as fx
@@ -38,6 +39,9 @@ class Read:
     """Operand dimensions that are also read as a whole, for statistics (group norm and its kin)."""
     at: tuple[tuple[int, int], ...] = ()
     """(operand dimension, position): dimensions of which one position is read, and that are gone then."""
+    parts: tuple[tuple[Fraction, tuple[Source, ...]], ...] = ()
+    """Where the operand's channels are read in several ways: the share of them that are, and how, per result dimension.
+    Shares of all reads of a call add up to 1."""
 
 
 @dataclass(frozen=True)

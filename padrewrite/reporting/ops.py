@@ -52,11 +52,20 @@ def _parts(spec: Mapping[str, Any]) -> list[str]:
         parts.insert(0, "transposed")
     if spec.get("groups", 1) != 1:
         parts.append("depthwise" if _is_depthwise(spec) else f"g{spec['groups']}")
+    if "order" in spec:
+        parts.append("symmetric" + _axes_of(spec) + ("" if spec["order"] == "balanced" else f"({spec['order']})"))
     mode = spec.get("padding_mode", "zeros")
     name = mode if isinstance(mode, str) else "|".join(map(str, mode))
     if spec.get("scale", "mean") != "mean":
         name = f"{name}({spec['scale']})"
     return parts if name == "zeros" else [*parts, name]
+
+
+def _axes_of(spec: Mapping[str, Any]) -> str:
+    """Nothing where every even axis is symmetric, else which ones are."""
+    even = [axis for axis, k in enumerate(spec["kernel_size"]) if k % 2 == 0]
+    axes = list(spec["symmetric_axes"])
+    return "" if axes == even else f"[{','.join(map(str, axes))}]"
 
 
 def _channels(spec: Mapping[str, Any]) -> str:

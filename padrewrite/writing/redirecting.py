@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from padrewrite.errors import SiteMismatch
 from padrewrite.nn.deriving import derived_class
-from padrewrite.ops.conv import Pairs, convolve, per_axis
+from padrewrite.ops.conv import Pairs, convolve, is_our_conv, per_axis
+from padrewrite.ops.directions import Symmetry
 from padrewrite.ops.pad import PadCall, read_pad
-from padrewrite.ops.partial import partial_conv
 from padrewrite.ops.pool import Pool, emit_pool, pool_family, read_pool
 from padrewrite.ops.realise import split_total
 from padrewrite.ops.window import Ints
@@ -49,6 +49,7 @@ class ConvChange:
     """What the call applies itself. With ``bypass``: what the pads' amounts are added to; it may be negative."""
     modes: tuple[str, ...]
     partial: str | None
+    symmetric: Symmetry | None
     groups: int
     explicit: int
     """How many explicit pads before the call belong to it."""
@@ -98,7 +99,7 @@ class Redirect(TorchFunctionMode):
             if self.explicit:
                 self.pads.append((result, pad))
             return result
-        if func is partial_conv:
+        if is_our_conv(func):
             self.seen[f"conv{args[1].dim() - 2}d"] += 1
         for family, target in _CONVS.items():
             if func is target:
@@ -173,6 +174,7 @@ class Redirect(TorchFunctionMode):
             change.modes,
             change.partial,
             outer if change.explicit else None,
+            change.symmetric,
         )
 
     def _check_rerun(self, change: ConvChange | PoolChange) -> None:

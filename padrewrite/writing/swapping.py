@@ -13,10 +13,12 @@ from padrewrite.nn.assembled import AttachedMixin, attached_class
 from padrewrite.nn.axis_padding import AxisPaddedMixin, axis_padded_class
 from padrewrite.nn.deriving import is_parametrized
 from padrewrite.nn.partial import PartialConvMixin, partial_class
+from padrewrite.nn.symmetric import SymmetricConvMixin, symmetric_class
 from padrewrite.writing.redirecting import RedirectedMixin, redirected_class
 
 _FACTORIES: dict[str, Callable[[type], type]] = {
     "partial": partial_class,
+    "symmetric": symmetric_class,
     "axis-padded": axis_padded_class,
     "redirected": redirected_class,
     "attached": attached_class,
@@ -24,7 +26,7 @@ _FACTORIES: dict[str, Callable[[type], type]] = {
 ATTACHED = "attached"
 """The kind of swap that stands on top of another: of ``partial+attached``, say."""
 _made: dict[tuple[str, type], type] = {}
-_MIXINS = (PartialConvMixin, AxisPaddedMixin, RedirectedMixin, AttachedMixin)
+_MIXINS = (PartialConvMixin, AxisPaddedMixin, SymmetricConvMixin, RedirectedMixin, AttachedMixin)
 ORIGINAL = "_padrewrite_original"
 
 

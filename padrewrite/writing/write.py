@@ -144,7 +144,11 @@ def _write_layer(module: nn.Module, edit: Edit) -> None:
     attributes: dict[str, Any] = {"padding_mode": "zeros", **_padding_attribute(module, change)}
     own = {"stride": change.own.stride, "dilation": change.own.dilation}
     attributes |= {name: value for name, value in own.items() if tuple(getattr(module, name)) != value}
-    if change.own.partial is None:
+    if change.own.symmetric is not None:
+        symmetric = change.own.symmetric
+        modes = {"axis_modes": _mixed(change), "partial_scale": change.own.partial}
+        swap(module, "symmetric", order=symmetric.order, symmetric_axes=symmetric.axes, **modes, **attributes)
+    elif change.own.partial is None:
         swap(module, "axis-padded", axis_modes=change.own.modes, **attributes)
     else:
         swap(
@@ -160,7 +164,8 @@ def _write_layer(module: nn.Module, edit: Edit) -> None:
 def _padding_attribute(module: Any, change: Realisation) -> dict[str, Any]:
     """A new value for ``padding`` if what the layer says differs from what it is to apply."""
     own = change.own
-    if own_padding(module.padding, own.kernel, own.dilation) == own.padding:
+    named = own.symmetric is not None and isinstance(module.padding, str)  # the names mean something else there
+    if not named and own_padding(module.padding, own.kernel, own.dilation) == own.padding:
         return {}
     symmetric = all(lo == hi for lo, hi in own.padding)
     return {"padding": own.window.lo if symmetric else own.padding}
@@ -221,6 +226,7 @@ def _conv_change(edit: Edit, owner: str) -> ConvChange:
         padding=_beside_pads(edit) if real.bypass else own.padding,
         modes=own.modes,
         partial=own.partial,
+        symmetric=own.symmetric,
         groups=own.groups,
         explicit=len(edit.site.handle.pads),
         total=next(t for f, t in zip(call.frames, edit.site.handle.totals) if f.fqn == owner),

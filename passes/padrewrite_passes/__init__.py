@@ -5,5 +5,6 @@ from padrewrite_passes.output_stride import OutputStride
 from padrewrite_passes.padding_mode import PaddingMode
 from padrewrite_passes.partial_padding import PartialPadding
 from padrewrite_passes.separable_kernel import SeparableKernel
+from padrewrite_passes.symmetric_even import SymmetricEven
 
-__all__ = ["HybridDilation", "OutputStride", "PaddingMode", "PartialPadding", "SeparableKernel"]
+__all__ = ["HybridDilation", "OutputStride", "PaddingMode", "PartialPadding", "SeparableKernel", "SymmetricEven"]

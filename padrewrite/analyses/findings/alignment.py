@@ -9,6 +9,7 @@ from math import lcm
 import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding
+from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, shift
 from padrewrite.analyses.findings.codes import axes_text, finding, many, names
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase
@@ -17,7 +18,6 @@ from padrewrite.analyses.sizes import MOST_RESIDUES, SizeForm
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.axis import Shift, Slide
 from padrewrite.ops.conv import Conv, TransposedConv
-from padrewrite.ops.following import axis_of
 from padrewrite.ops.step import shape_of
 
 
@@ -26,34 +26,29 @@ def half_pixel_shifts(graph: Graph, scene: Scene | None) -> Iterator[Finding]:
     for site in graph.convs():
         if not isinstance(site.op, Conv):
             continue
-        windows = [axis_of(site.op, a) for a in range(site.op.window.rank)]
-        slides = [w for w in windows if isinstance(w, Slide)]
-        axes = [a for a, w in enumerate(slides) if w.stride == 1 and w.reach % 2]
-        if axes and not _is_causal(site):
-            yield _half_pixel(site, slides, axes, scene)
+        axes = [a for a in half_pixel_axes(site.op) if a not in causal_axes(site.op)]
+        if axes:
+            yield _half_pixel(site, site.op, axes, scene)
 
 
 def _is_causal(site: Site) -> bool:
-    """A signal's convolution that is padded before it only, by all of its reach: it is meant to look back."""
-    w = site.op.window
-    return w.rank == 1 and w.hi == (0,) and w.lo[0] == w.span[0] - 1 > 0
+    """A signal's convolution that is meant to look back."""
+    return isinstance(site.op, Conv) and site.op.window.rank == 1 and bool(causal_axes(site.op))
 
 
-def _half_pixel(site: Site, slides: Sequence[Slide], axes: list[int], scene: Scene | None) -> Finding:
-    shifts = [Fraction(slides[a].reach, 2) - slides[a].lo for a in axes]
-    message = f"every output sits {_px(shifts)} off what it reads{axes_text(axes, len(slides))}"
+def _half_pixel(site: Site, op: Conv, axes: list[int], scene: Scene | None) -> Finding:
+    shifts = [shift(op, a) for a in axes]
+    message = f"every output sits {_px(shifts)} off what it reads{axes_text(axes, op.window.rank)}"
     phases = [] if scene is None else [scene.phases.of(scene.node(site), scene.dims(site)[a]) for a in axes]
     centred = [p.centred for p in phases if p is not None]
     if centred and len(centred) == len(axes):
         message += f"; with all before it {_px(centred)} of the input"
-    assert isinstance(site.op, Conv)
-    depthwise = site.op.groups == site.op.in_channels and site.op.groups > 1
     return finding(
         "half-pixel-shift",
         site.id,
         message,
         {"axes": axes, "shift": [str(s) for s in shifts], "centred": [str(c) for c in centred]},
-        cure=None if depthwise else "symmetric-even",
+        cure=None if op.in_channels == op.groups else "symmetric-even",
         source=site.source,
     )
 

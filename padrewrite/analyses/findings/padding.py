@@ -9,7 +9,7 @@ from math import prod
 from padrewrite.analyses.analysis import Finding
 from padrewrite.analyses.findings.codes import axes_text, finding
 from padrewrite.analyses.scene import Scene, place
-from padrewrite.analyses.usage import AxisUse, valid_weights
+from padrewrite.analyses.usage import AxisUse
 from padrewrite.graph import Site
 from padrewrite.ops.axis import Slide
 from padrewrite.ops.conv import Conv
@@ -25,10 +25,11 @@ def unused_weights(scene: Scene) -> Iterator[Finding]:
         if uses is None:
             continue
         dead = {a: use.dead for a, use in enumerate(uses) if use.dead}
+        valid = scene.valid(site)
+        assert valid is not None
         if dead:
-            yield _degenerate(site, uses, dead)
-        elif valid_weights(uses) < HALF:
-            valid = valid_weights(uses)
+            yield _degenerate(site, uses, dead, valid)
+        elif valid < HALF:
             message = f"{float(valid):.0%} of its weights meet real input on a map of {_by(uses)}"
             numbers = {"valid": str(valid), "size": [use.size for use in uses]}
             yield finding("padded-weights", site.id, message, numbers, source=site.source)
@@ -40,13 +41,13 @@ def unused_weights(scene: Scene) -> Iterator[Finding]:
             yield finding("blind-outputs", site.id, message, numbers, source=site.source)
 
 
-def _degenerate(site: Site, uses: tuple[AxisUse, ...], dead: dict[int, tuple[int, ...]]) -> Finding:
-    kept = [use.window.kernel - len(use.dead) for use in uses]
-    full = [use.window.kernel for use in uses]
+def _degenerate(site: Site, uses: tuple[AxisUse, ...], dead: dict[int, tuple[int, ...]], valid: Fraction) -> Finding:
+    kept = [len(use.per_tap) - len(use.dead) for use in uses]
+    full = [len(use.per_tap) for use in uses]
     shape, left = "x".join(map(str, full)), "x".join(map(str, kept))
     message = f"on a map of {_by(uses)} only {left} of its {shape} taps ever see the input"
     message += axes_text(list(dead), len(uses))
-    numbers = {"kernel": full, "effective": kept, "valid": str(valid_weights(uses))}
+    numbers = {"kernel": full, "effective": kept, "valid": str(valid)}
     return finding("degenerate-kernel", site.id, message, numbers, source=site.source)
 
 

@@ -1,0 +1,106 @@
+"""Symmetric even kernels: channels are read from all sides, so that an even kernel no longer shifts the map.
+
+    out[i] = sum over directions j, channels c in C_j, t of  w[c, t] x[c, i + d*t - p_j]     mean of p_j = d(k-1)/2 + n
+
+Where d(k-1) is odd, at stride 1, no padding can centre the window: every output sits half a pixel off, and layers add
+up. Here the channels are cut into 2 blocks per axis; each is padded on other sides, half a pixel off in another
+direction, and the mean is a whole pixel n (0 where a map keeps its size). Same weights, sizes, parameters and
+multiply-accumulates; but the network computes something else: fine-tune.
+
+Source: Wu et al. 2019, Convolution with even-sized kernels and symmetric padding (C2sp), Section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, leftover, made_symmetric, shift, why_left
+from padrewrite.analyses.rates import can_fill
+from padrewrite.contracts import Contract
+from padrewrite.graph import Graph, PoolSite, Site
+from padrewrite.ops.conv import Conv
+from padrewrite.ops.directions import ORDERS
+from padrewrite.rewriting import Check, Match, Pass
+
+
+@dataclass(frozen=True)
+class SymmetricEven(Pass):
+    """Even kernels that shift the map by half a pixel become symmetric."""
+
+    name: ClassVar[str] = "symmetric-even"
+    contract: ClassVar[str] = "shape"
+    codes: ClassVar[Mapping[str, str]] = {
+        "transposed": "a transposed convolution has no window over a padded input",
+        "already-symmetric": "it is symmetric already, in the same order of directions",
+        "other-order": "it is symmetric already, in another order of directions",
+        "odd-kernel": "its kernel has a middle",
+        "patchify": "kernel and stride are equal, so the middle of each patch is the output's place",
+        "aligned": "stride or dilation centre the even kernel",
+        "strided": "its stride leads to a coarser grid, off which its padding shifts it",
+        "whole-pixels": "its padding shifts it by whole pixels, not by half a pixel",
+        "causal": "it is padded before the map only: it is meant to look back",
+        "one-position": "its output is one position, which reads the whole map",
+        "unseen-padding": "it has no padding of its own, and without inputs no padding before it is seen",
+        "depthwise": "each output reads one channel, so no other channel cancels its shift",
+        "too-small": "the mode of its padding cannot fill the new one at the recorded input size",
+    }
+
+    order: str = "balanced"
+    """Of the directions over the input channels: "balanced"; "author" as in the paper's code; "raster" as in ports."""
+    size: str = "keep"
+    """Of the output: "keep" leaves it as it is; "same" makes it that of the input, where padding now grows or shrinks
+    it."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("order", ORDERS), ("size", ("keep", "same"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(known)}")
+
+    def match(self, graph: Graph) -> Iterator[Match]:
+        return Match.each(graph.convs())
+
+    def legality(self, match: Match) -> Iterator[Check]:
+        yield Check("transposed", isinstance(match.op, Conv), "a transposed convolution pads no input")
+        op, site = match.conv, match.site
+        done = op.symmetric is not None and not half_pixel_axes(op)
+        order = op.symmetric.order if op.symmetric is not None else self.order
+        yield Check.keep("already-symmetric", not (done and order == self.order), "it is symmetric already")
+        yield Check("other-order", op.symmetric is None, f"it is symmetric in order {order}; revert it first")
+        shifted = half_pixel_axes(op)
+        code, reason = why_left(op)
+        yield Check.keep(code, bool(shifted), reason)
+        axes = self._axes(op)
+        yield Check.keep("causal", bool(axes), f"padding {op.padding} is all before the map, so it looks back")
+        sizes = (site.input_shape or ())[-op.window.rank :]
+        single = bool(sizes) and all(op.window.size(a, sizes[a]) == 1 for a in axes)
+        yield Check.keep("one-position", not single, "its output is one position: nothing is beside it")
+        seen = site.input_shape is not None or any(op.padding[a] != (0, 0) for a in axes)
+        yield Check("unseen-padding", seen, "whether something pads before it shows with example_inputs only")
+        channels = op.in_channels // op.groups
+        yield Check("depthwise", channels > 1, "each output reads one channel, whose shift nothing cancels")
+        new = self.rewrite(match)[0] if axes and channels > 1 else op
+        yield Check("too-small", can_fill(new, sizes), f"{new.padding_mode} cannot fill {new.padding} around {sizes}")
+
+    def rewrite(self, match: Match) -> tuple[Conv, ...]:
+        op = match.conv
+        return (made_symmetric(op, self.order, self._axes(op), self.size == "keep"),)
+
+    def promise(self, match: Match) -> Contract:
+        return Contract("shape")
+
+    def reason_at(self, match: Match, site: Site | PoolSite) -> str:
+        (new,), axes = self.rewrite(match), self._axes(match.conv)
+        old, now = (" and ".join(dict.fromkeys(str(shift(op, a)) for a in axes)) for op in (match.conv, new))
+        channels = new.in_channels // new.groups
+        sides = min(channels, 2 ** len(axes))
+        return f"mean shift {old} px -> {now}, {channels} channels read from {sides} sides"
+
+    def note(self, match: Match) -> str | None:
+        rest = leftover(self.rewrite(match)[0])
+        channels = match.conv.in_channels // match.conv.groups
+        return f"{match.site.id}: {channels} channels per group leave a mean shift of {rest} px" if rest else None
+
+    def _axes(self, op: Conv) -> tuple[int, ...]:
+        return tuple(a for a in half_pixel_axes(op) if a not in causal_axes(op))
