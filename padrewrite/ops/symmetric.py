@@ -167,7 +167,7 @@ def symmetric_form(
         raise ValueError(f"formulation={formulation!r} is unknown; choose one of {', '.join(map(repr, FORMULATIONS))}")
     if not scaled:
         return out
-    sides = [window_of(left, symmetry.axes, replace(blocks[0], after=(side,) * window.rank)) for side in (0, 1)]
+    sides = [window_of(left, symmetry.axes, Block(channels, (side,) * window.rank)) for side in (0, 1)]
     windows = {a: tuple(sides) if a in symmetry.axes else (left,) for a in padded}
     return rescaled(x, out, bias, windows, scale=scale or "mean", dtype=dtype, stored=stored)
 
