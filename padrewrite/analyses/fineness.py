@@ -34,7 +34,7 @@ States = Mapping[fx.Node, tuple[AxisState | None, ...]]
 
 
 def why_it_ends(node: fx.Node, step: Step, states: States) -> str | None:
-    """Why values on the grid are no longer those of the old network behind this call; None if they are.
+    """Why the grid ends at this call, to be read after its name; None if it does not.
 
     Raises:
         RegionBlocked: the call cannot work on the finer grid at all.
@@ -54,15 +54,15 @@ def _ends(node: fx.Node, step: Step, read: Read, states: States) -> Iterator[str
         axis, state = kept.get(d), states[read.node][d]
         single = shape_of(read.node)[d] == 1 and state is not None and state.size != 1
         if d in read.pooled:
-            yield f"{step.name}, whose statistics are taken over all positions"
+            yield "whose statistics are taken over all positions"
         elif axis is None and step.kind == "reshape":
             _check_flattening(node, step, read, d, states)
-            yield f"{step.name}, which regroups positions"
+            yield "which regroups positions"
         elif axis is None or isinstance(axis, Whole) or (single and step.kind == "pool" and isinstance(axis, Same)):
             _check_linear(node, step)
-            yield f"{step.name}, which reads all positions"
+            yield "which reads all positions"
         elif isinstance(axis, (Resample, Bins)):
-            yield f"{step.name}, which resamples"
+            yield "which resamples"
 
 
 def _made_up(node: fx.Node, step: Step, states: States) -> str | None:
@@ -78,7 +78,7 @@ def _made_up(node: fx.Node, step: Step, states: States) -> str | None:
         for source in (read.dims[d] for d in sorted(fine)):
             placeless = isinstance(source, tuple) and states.get(read.node, (None,) * 9)[source[0]] is None
             if isinstance(source, tuple) and placeless and not is_uniform(read.node, source[0]):
-                return f"{step.name}, which reads values made for each position"
+                return "which reads values made for each position"
     return None
 
 

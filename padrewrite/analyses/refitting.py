@@ -58,8 +58,9 @@ def refit(site: Site | PoolSite, axes: Sequence[Refit | None]) -> Conv | Pool:
     before = tuple(1 if a is None else a.factor for a in axes)
     sizes = [None if a is None else a.reads.size for a in axes]
     _check_border(site, before, sizes)
-    _check_rounding(site)
-    ceil = isinstance(op, Pool) and op.ceil
+    ceil = isinstance(op, Pool) and op.ceil and max(w.stride) > 1
+    if ceil:
+        _check_rounding(site)
     longer = [0 if a is None else a.longer * a.stride for a in axes]
     hanging = [f * (s - 1) if ceil else 0 for f, s in zip(before, w.stride)]
     window = replace(
@@ -70,9 +71,9 @@ def refit(site: Site | PoolSite, axes: Sequence[Refit | None]) -> Conv | Pool:
         hi=tuple(p * f + more + over for p, f, more, over in zip(w.hi, before, longer, hanging)),
     )
     _check_sight(site, window, sizes)
-    if ceil:
+    if isinstance(op, Pool):
         # Of a window that hangs over the end an average counts what is there.
-        return replace(op, window=window, ceil=False, counted=False)
+        return replace(op, window=window, ceil=False, counted=op.counted and not ceil)
     return replace(op, window=window)
 
 
@@ -91,11 +92,8 @@ def _check_border(site: Site | PoolSite, before: Ints, sizes: Sequence[int | Non
 
 
 def _check_rounding(site: Site | PoolSite) -> None:
-    op = site.op
-    if not isinstance(op, Pool) or not op.ceil:
-        return
-    w = op.window
-    if op.average and op.counted and any(map(any, w.padding)):
+    op, w = site.op, site.op.window
+    if isinstance(op, Pool) and op.average and op.counted and any(map(any, w.padding)):
         told = f"{site.id} rounds its size up, and counts the padding under its last window but not what is past it"
         raise RegionBlocked("ceil-mode", told)
     if any(span <= lo + s - 1 for span, lo, s in zip(w.span, w.lo, w.stride)):

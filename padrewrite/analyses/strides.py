@@ -117,7 +117,7 @@ class _Regridder:
         reasons = [self.ended[n] for n in (*(read.node for read in step.reads), *step.besides) if n in self.ended]
         ends = why_it_ends(node, step, self.states)
         if reasons or ends:
-            self.ended[node] = reasons[0] if reasons else f"{ends}"
+            self.ended[node] = reasons[0] if reasons else f"{self._name(node, step)}, {ends}"
         site = self.site_of.get(node)
         windows: Windows = {}
         found: list[AxisState | None] = []
@@ -153,7 +153,7 @@ class _Regridder:
         if isinstance(axis, (Bins, Resample)) and axis.count is not None:
             factor = self._factor_of_size(node, dim - len(shape_of(node)), axis.count, state)
             if factor != 1:
-                self.ended.setdefault(node, f"{step.name}, which resamples to the size of another map")
+                self.ended.setdefault(node, f"{self._name(node, step)}, which resamples to the size of another map")
             scale = Fraction(0) if isinstance(axis, Bins) else state.scale * Fraction(n, axis.count)
             return AxisState(scale, factor, axis.count if factor == 1 else None)
         plain = isinstance(axis, Slide) and (axis.kernel, axis.stride, axis.lo, axis.hi) == (1, 1, 0, 0)

@@ -103,6 +103,10 @@ class OutputStride(Pass):
         more = f" and {len(tied) - 1} more" if len(tied) > 1 else ""
         return f"{tied[0]}{more} pads by real pixels: the grid holds at the recorded size" if tied else None
 
+    def reason_at(self, match: Match, site: Site | PoolSite) -> str:
+        ended = _change(match).ended.get(site.id)
+        return f"every condition held; the grid ended at {ended}" if ended else super().reason_at(match, site)
+
     def promise_at(self, match: Match, site: Site | PoolSite) -> Contract:
         return Contract.grid(match.grid[site.id]) if site.id in match.grid else Contract("shape")
 

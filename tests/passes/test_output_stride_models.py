@@ -166,7 +166,25 @@ def test_atrous_pyramid_pooling_doubles_its_rates() -> None:
     plan = pr.report(new).plans[0]
     assert plan.grids[0].factors["(output 0)"] == (2, 2)
     assert "(output 1)" not in plan.grids[0].factors
-    assert plan.grids[0].ended == ("mean, which reads all positions",)
+    assert plan.grids[0].ended == ("mean in the model, which reads all positions",)
+
+
+@pytest.mark.zoo
+def test_the_pyramid_of_a_deeplab_follows_its_backbone() -> None:
+    """Atrous rates of (12, 24, 36) behind a ResNet-10 of output stride 32 are twice that at 16, and again at 8."""
+    layers = pytest.importorskip("pytorchcv.models.deeplabv3")
+    features = pytest.importorskip("pytorchcv.models.resnet").resnet10().features[:-1]
+    pyramid = layers.AtrousSpatialPyramidPooling(512, upscale_out_size=None)
+    x = image(64, 81)[:1]
+    model = settled(nn.Sequential(features, pyramid))
+    for stride, factor in ((16, 2), (8, 4)):
+        new: Any = pr.transform(model, [f"output-stride{{stride={stride}}}"], example_inputs=x, verify="full")
+        branches = [branch.conv for branch in list(new[1].branches)[:4]]
+        assert [conv.dilation[0] for conv in branches] == [1, 12 * factor, 24 * factor, 36 * factor]
+        seen = pr.report(new).verification
+        assert seen is not None
+        promised = {e.site for e in seen.evidence if e.contract == f"grid({factor})"}
+        assert promised >= {f"1.branches.branch{i}.conv" for i in (1, 2, 3, 4)}
 
 
 @pytest.mark.parametrize(("make", "stride", "factor"), [(backbone, 8, 4), (backbone, 16, 2), (pooled, 2, 4)])
@@ -252,7 +270,9 @@ def test_in_train_mode_the_grid_ends_at_the_first_batch_norm() -> None:
     contracts = {d.site: d.contract for d in pr.report(new).decisions if d.status == "rewritten"}
     assert contracts["layer4.0.conv2"] == "grid(2)"
     assert contracts["layer4.1.conv2"] == "shape"
-    assert pr.report(new).plans[0].grids[0].ended == ("batch_norm, whose statistics are taken over all positions",)
+    (ended,) = pr.report(new).plans[0].grids[0].ended
+    assert ended == "batch_norm in layer4.0.bn, whose statistics are taken over all positions"
+    assert f"the grid ended at {ended}" in pr.report(new).why_not("layer4.1.conv2")
     assert_on_grid(model.eval(), new.eval(), (2, 2), x, image(70, 33), image(32, 97))
 
 
