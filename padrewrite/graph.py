@@ -20,7 +20,7 @@ from torch.fx.proxy import GraphAppendingTracer
 
 from padrewrite.assembling import emit_assembly, renumber
 from padrewrite.editing import emit_pool_site, emit_site
-from padrewrite.normal_form import row_references, rows_of, without_numbers, without_sizes
+from padrewrite.normal_form import row_references, rows_into_convolutions, rows_of, without_numbers, without_sizes
 from padrewrite.ops.assembly import Assembly, Attached
 from padrewrite.ops.conv import Conv, TransposedConv, is_plain_conv, read_conv
 from padrewrite.ops.pad import read_pad
@@ -216,16 +216,18 @@ class Graph:
     def difference(self, other: Graph, sizes: bool = True) -> str | None:
         """The first row in which two graphs differ, as text; None if they are isomorphic.
 
-        Without ``sizes``, sizes that calls other than convolutions are given may differ.
+        Without ``sizes``, sizes that calls other than convolutions are given may differ. Where the forward reads
+        numbers out of tensors, what it does with them behind the last convolution may differ too.
         """
         lax = self.reads_values and other.reads_values
-        for mine, theirs in zip(self.rows, other.rows):
+        ours, others = (rows_into_convolutions(g.rows) if lax else g.rows for g in (self, other))
+        for mine, theirs in zip(ours, others):
             alike = mine == theirs or (lax and _without_values(mine) == _without_values(theirs))
             if not alike and (sizes or without_sizes(mine) != without_sizes(theirs)):
                 return f"{mine} against {theirs}"
-        if len(self.rows) != len(other.rows):
-            shorter, longer = sorted((self.rows, other.rows), key=len)
-            return f"{len(self.rows)} calls against {len(other.rows)}; the first extra is {longer[len(shorter)]}"
+        if len(ours) != len(others):
+            shorter, longer = sorted((ours, others), key=len)
+            return f"{len(ours)} calls against {len(other.rows)}; the first extra is {longer[len(shorter)]}"
         return None
 
     @cached_property

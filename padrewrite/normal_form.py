@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch.fx as fx
@@ -101,10 +101,32 @@ def _masked(part: Any) -> Any:
     return "size" if isinstance(part, int) and not isinstance(part, bool) else part
 
 
+def rows_into_convolutions(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
+    """The convolutions and what they read, directly or not, as rows of their own normal form."""
+    needed: set[int] = set()
+    for index in reversed(range(len(rows))):
+        if rows[index][0] == "conv" or index in needed:
+            needed.update((index, *row_references(rows[index][3])))
+    number = {index: i for i, index in enumerate(sorted(needed))}
+
+    def renumbered(part: Any) -> Any:
+        if not isinstance(part, tuple):
+            return part
+        if _is_reference(part):
+            return ("row", number[part[1]])
+        return tuple(renumbered(p) for p in part)  # pyright: ignore[reportUnknownVariableType]
+
+    return tuple((*rows[index][:3], renumbered(rows[index][3])) for index in sorted(needed))
+
+
 def row_references(operands: Any) -> Iterator[int]:
     if isinstance(operands, tuple):
-        if len(operands) == 2 and operands[0] == "row" and isinstance(operands[1], int):  # pyright: ignore[reportUnknownArgumentType]
+        if _is_reference(operands):  # pyright: ignore[reportUnknownArgumentType]
             yield operands[1]
         else:
             for part in operands:  # pyright: ignore[reportUnknownVariableType]
                 yield from row_references(part)
+
+
+def _is_reference(part: tuple[Any, ...]) -> bool:
+    return len(part) == 2 and part[0] == "row" and isinstance(part[1], int)
