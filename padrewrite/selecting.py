@@ -28,8 +28,8 @@ def select(
     _check(include, exclude, where, asked_by)
     chosen = [s for s in sites if include is None]
     for pattern in _listed(include):
-        chosen += _matching(sites, pattern, "include", asked_by)
-    dropped = {s.id for pattern in _listed(exclude) for s in _matching(sites, pattern, "exclude", asked_by)}
+        chosen += matching(sites, pattern, "include", asked_by)
+    dropped = {s.id for pattern in _listed(exclude) for s in matching(sites, pattern, "exclude", asked_by)}
     left = [s for s in chosen if s.id not in dropped]
     if where is not None:
         left = [s for s in left if where(s)]
@@ -64,7 +64,12 @@ def _check(include: Any, exclude: Any, where: Any, asked_by: str) -> None:
         raise SelectorError(f"{asked_by} where={where!r} is not a predicate, as in lambda s: s.op.kernel == (2, 2).")
 
 
-def _matching(sites: Sequence[Site], pattern: str, selector: str, asked_by: str) -> list[Site]:
+def matching(sites: Sequence[Site], pattern: str, selector: str, asked_by: str) -> list[Site]:
+    """The sites that one glob or ``re:`` expression names.
+
+    Raises:
+        SelectorError: it names none; the message has the closest ids.
+    """
     try:
         found = [s for s in sites if any(_fits(pattern, name) for name in _names(s))]
     except re.error as error:

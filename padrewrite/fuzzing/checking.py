@@ -22,7 +22,11 @@ from padrewrite.registry import known_passes
 
 Passes = Sequence["str | pr.Pass"]
 
-_SMALL = {"output-stride": "output-stride{stride=2}"}
+_SMALL = {
+    "boundary-refinement": "boundary-refinement{at=*}",
+    "output-stride": "output-stride{stride=2}",
+    "separable-kernel": "separable-kernel{mid=1,min_kernel=2}",
+}
 """Options with which a pass finds something to do in a network of a few small layers."""
 
 

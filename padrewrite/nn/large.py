@@ -8,8 +8,9 @@ from typing import Any
 from torch.nn.common_types import _size_2_t
 
 from padrewrite.nn.assembled import Assembled
-from padrewrite.ops.assembly import Assembly, Branch, Relu
+from padrewrite.ops.assembly import Assembly
 from padrewrite.ops.conv import Conv, own_padding, per_axis
+from padrewrite.ops.refinement import BRANCH, refinement
 from padrewrite.ops.separable import ORDERS, separate
 from padrewrite.ops.window import Window
 
@@ -71,18 +72,11 @@ class BoundaryRefinement(Assembled):
         super().__init__(made if identity else replace(made, zero=()), device=device, dtype=dtype)
 
 
-def refinement(channels: int) -> Assembly:
-    """The boundary refinement that begins as the identity."""
-    window = Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
-    conv = Conv(window, channels, channels, 1, True, ("zeros", "zeros"))
-    return Assembly((Branch("residual", (conv, Relu(), conv)),), skip=True, zero=("residual.2",))
-
-
 def layer_of(assembly: Assembly, replaced: Conv | None = None, device: Any = None, dtype: Any = None) -> Assembled:
     """The layer that computes an assembly, of the class that is named for it where there is one."""
     names = {branch.name for branch in assembly.branches}
     named: type[Assembled] = GlobalConv2d if names <= set(ORDERS) else Assembled
-    named = BoundaryRefinement if names == {"residual"} else named
+    named = BoundaryRefinement if names == {BRANCH} else named
     made = named.__new__(named)
     Assembled.__init__(made, assembly, replaced, device, dtype)
     return made

@@ -167,7 +167,7 @@ class Assembly(Op):
             "out_channels": self.out_channels,
             "padding_mode": first.padding_mode,
             "transposed": False,
-            "branches": [[_part_spec(part) for part in branch.parts] for branch in self.branches],
+            "branches": tuple(tuple(_part_spec(part) for part in branch.parts) for branch in self.branches),
             "skip": self.skip,
         }
 

@@ -164,3 +164,20 @@ def test_row_17_old_statistics() -> None:
     assert "batch norms keep statistics computed under the old padding" in " ".join(
         str(pr.report(model)).split()
     )
+
+
+@pytest.mark.parametrize("branches", [1, 2])
+def test_row_07_factorisation_drops_numbers(branches: int) -> None:
+    """tensorly/torch#27, #32: a factorised convolution computed at dilation 1, and with its padding on both axes."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 4, (5, 4), stride=(1, 2), padding=(3, 1), dilation=(2, 3), groups=2).double()
+    with torch.no_grad():
+        parts = [torch.randn(shape, dtype=torch.float64) for shape in ((4, 4), (3, 5))]
+        conv.weight.copy_(torch.einsum("ox,cy->ocyx", *parts))
+    model, x = nn.Sequential(nn.ZeroPad2d((0, 2, 1, 0)), conv), torch.randn(1, 6, 15, 17, dtype=torch.float64)
+    new = pr.transform(model, [f"separable-kernel{{mid=2,branches={branches}}}"], example_inputs=x)
+    assert type(new[1]) is pr.nn.GlobalConv2d
+    assert (new[1].stride, new[1].dilation) == ((1, 2), (2, 3))
+    assert far(new(x), model(x)) < 1e-12
+    y = torch.randn(2, 6, 16, 12, dtype=torch.float64)
+    assert far(new(y), model(y)) < 1e-12
