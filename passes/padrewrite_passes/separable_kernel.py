@@ -36,6 +36,7 @@ class SeparableKernel(Pass):
         "transposed": "a transposed convolution is not rewritten",
         "one-dimensional": "a kernel of one axis has nothing to separate",
         "three-dimensional": "kernels of three axes are not separated",
+        "symmetric": "blocks of its channels are read from different sides",
         "no-size": "kernel=global needs the size of the feature map",
         "smaller-kernel": "the wanted kernel is smaller than the one there is",
         "off-centre": "the old kernel would not lie in the middle of the new one",
@@ -81,6 +82,7 @@ class SeparableKernel(Pass):
         yield Check.keep("one-dimensional", op.window.rank > 1, "its kernel has one axis")
         yield Check("three-dimensional", op.window.rank == 2, "its kernel has three axes; two are separated")
         yield Check.keep("already-separable", min(op.kernel) > 1 or max(op.kernel) == 1, "it extends along one axis")
+        yield Check("symmetric", match.conv.symmetric is None, "blocks of its channels are read from different sides")
         own = "x".join(map(str, op.kernel))
         small = f"its kernel is {own}, below {self.min_kernel}"
         yield Check.keep("small-kernel", max(op.kernel) >= self.min_kernel, small)

@@ -75,6 +75,7 @@ REFUSALS = [
     Row("three-dimensional", "refused", NAME, lambda: nn.Conv3d(3, 4, 5, padding=2), (5, 6, 7)),
     Row("small-kernel", "kept", NAME, lambda: nn.Conv2d(3, 4, 3, padding=1), (5, 7)),
     Row("already-separable", "kept", NAME, lambda: nn.Conv2d(3, 4, (7, 1), padding=(3, 0)), (9, 7)),
+    Row("symmetric", "refused", NAME, lambda: nn.Sequential(pr.nn.SymmetricConv2d(3, 4, 6)), (9, 9)),
     Row("no-size", "refused", f"{NAME}{{kernel=global}}", lambda: nn.Sequential(nn.Conv2d(3, 4, 7, padding=3))),
     Row("smaller-kernel", "refused", f"{NAME}{{kernel=7}}", lambda: nn.Conv2d(3, 4, 9, padding=4), (9, 9)),
     Row("off-centre", "refused", f"{NAME}{{kernel=8}}", lambda: nn.Conv2d(3, 4, 7, padding=3), (9, 9)),
