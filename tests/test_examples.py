@@ -25,9 +25,20 @@ SHOWN = {
         "441 of 41x41 pixels read, gridding score 1.00",
         "1681 of 41x41 pixels read, gridding score 0.00",
     ],
+    "20_even_kernels_on_digits": ["C3         28378", "C2         28738", "C2sp       28738"],
+    "21_large_kernels_on_digits": ["separable-kernel{mid=60%}", "bounded(", "7x7        76474", "costs-more"],
 }
-DRAWN = {"06_gridding": ["gridding.png"], "07_hybrid_dilation": ["hybrid_dilation.png"]}
-NEEDS = {"07_hybrid_dilation": "pytorchcv"}
+DRAWN = {
+    "06_gridding": ["gridding.png"],
+    "07_hybrid_dilation": ["hybrid_dilation.png"],
+    "20_even_kernels_on_digits": ["even_kernels_on_digits.png"],
+    "21_large_kernels_on_digits": ["large_kernels_on_digits.png"],
+}
+NEEDS = {
+    "07_hybrid_dilation": "pytorchcv",
+    "20_even_kernels_on_digits": "sklearn",
+    "21_large_kernels_on_digits": "sklearn",
+}
 
 
 @pytest.mark.compile
