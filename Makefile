@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 # Their metadata ask for packages that the modules under test never import, torchvision among them.
 NETS := efficientnet_pytorch monai pytorchcv
 
-.PHONY: venv test nightly gpu-test lint types demo zoo
+.PHONY: venv test nightly gpu-test lint types demo zoo grids
 
 venv: $(STAMP)
 
@@ -47,3 +47,8 @@ demo: venv
 # ARGS for options: make zoo ARGS='--only resnet*'
 zoo: venv
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m zoo.sweep --jobs $(WORKERS) $(ARGS)
+	$(if $(ARGS),,$(MAKE) grids)
+
+# Output stride on feature extractors at several sizes; writes docs/output-stride.md.
+grids: venv
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m zoo.grids --jobs $(WORKERS)

@@ -272,6 +272,9 @@ def test_before_and_after(name: str) -> None:
     grid = [e for e in found.evidence if e.contract.startswith("grid")]
     assert "(output 0)" in {e.site for e in grid}
     assert not any(e.vacuous or not e.ok for e in grid)
+    again = pr.plan(new, [OutputStride(case.stride)], example_inputs=x)
+    assert {d.code for d in again.decisions} == {"already-fine"}
+    assert not again.edits
 
 
 class Branches(nn.Module):
