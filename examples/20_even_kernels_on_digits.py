@@ -78,7 +78,7 @@ def drift(net: nn.Module, images: Tensor) -> list[float]:
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--seeds", type=int, default=1)
-parser.add_argument("--epochs", type=int, default=6)
+parser.add_argument("--epochs", type=int, default=12)
 options = parser.parse_args()
 
 right: dict[str, list[float]] = {name: [] for name in NETS}

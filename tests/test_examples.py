@@ -26,7 +26,7 @@ SHOWN = {
         "1681 of 41x41 pixels read, gridding score 0.00",
     ],
     "20_even_kernels_on_digits": ["C3         28378", "C2         28738", "C2sp       28738"],
-    "21_large_kernels_on_digits": ["separable-kernel{mid=60%}", "bounded(", "7x7        76474", "costs-more"],
+    "21_large_kernels_on_digits": ["separable-kernel{mid=60%}", "bounded(", "7x7        76474"],
 }
 DRAWN = {
     "06_gridding": ["gridding.png"],
