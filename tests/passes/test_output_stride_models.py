@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import padrewrite as pr
 from padrewrite.errors import NoEffectError, PassError
+from padrewrite_passes import OutputStride
 
 TO_8 = "output-stride{stride=8}"
 X = image(65, 70)
@@ -209,6 +210,26 @@ def test_hybrid_dilation_follows() -> None:
     assert {p.name: p.rewritten for p in pr.report(new).plans[0].passes} == {"output-stride": 7, "hybrid-dilation": 4}
     with pytest.raises(PassError, match="output-stride must come before hybrid-dilation"):
         pr.plan(backbone(), ["hybrid-dilation", TO_8], example_inputs=X)
+
+
+class Early(OutputStride):
+    """Another pass that has to run early."""
+
+    name: ClassVar[str] = "early"
+    before: ClassVar[tuple[str, ...]] = ("hybrid-dilation", "partial-padding")
+
+
+class Untouchable(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise AssertionError("ran before the order was checked")
+
+
+def test_every_wrong_order_is_told_before_anything_runs() -> None:
+    passes = ["hybrid-dilation", "partial-padding", Early(8), TO_8]
+    with pytest.raises(PassError) as caught:
+        pr.transform(Untouchable(), passes, example_inputs=X)
+    told = ("early must come before hybrid-dilation", "early must come before partial-padding")
+    assert all(text in str(caught.value) for text in (*told, "output-stride must come before hybrid-dilation"))
 
 
 @pytest.mark.parametrize("make", [backbone, pooled])
