@@ -16,7 +16,7 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch.fx.proxy import GraphAppendingTracer
 
-from padrewrite.ops.assembly import Assembly, Attached, Part, Relu
+from padrewrite.ops.assembly import Assembly, Attached, Part, Relu, outputs
 from padrewrite.ops.conv import Conv, emit_conv, family, is_conv
 from padrewrite.ops.pool import Pool, emit_pool, pool_family
 from padrewrite.ops.reading import ConvNode, shape_of
@@ -68,11 +68,11 @@ class _Emitter:
             kernel = (part.out_channels, part.in_channels // part.groups, *part.kernel)
             weight = self._parameter(names, "weight", kernel)
             bias = self._parameter(names, "bias", (part.out_channels,)) if part.bias else None
-            shape = (*shape[: -part.window.rank - 1], part.out_channels, *_sizes(part, shape))
+            shape = (*shape[: -part.window.rank - 1], part.out_channels, *outputs(part, shape[-part.window.rank :]))
             place = self._place(names, f"conv{part.window.rank}d", "conv")
             return self._emit(lambda v: emit_conv(v, weight, bias, part), x, shape, {**place, "owner_input": x})
         if isinstance(part, Pool):
-            shape = (*shape[: -part.window.rank], *_sizes(part, shape))
+            shape = (*shape[: -part.window.rank], *outputs(part, shape[-part.window.rank :]))
             name = f"{'avg' if part.average else 'max'}_pool{part.window.rank}d"
             return self._emit(lambda v: emit_pool(v, part), x, shape, self._place(names, name, None))
         assert isinstance(part, Relu)
@@ -113,11 +113,6 @@ class _Emitter:
 
 
 _SHARED = ("source", "symbolic", "autocast", "dtype")
-
-
-def _sizes(part: Conv | Pool, shape: tuple[int, ...]) -> tuple[int, ...]:
-    w = part.window
-    return tuple(w.size(axis, n) for axis, n in enumerate(shape[-w.rank :]))
 
 
 def renumber(nodes: fx.Graph) -> None:

@@ -182,7 +182,8 @@ def run_pass(
     places: dict[str, Site | PoolSite] = {**graph.pools, **graph.sites}
     for site_id, (match, after, promise, edit) in wanted.items():
         site = places[site_id]
-        reason = told(edit.carried) if edit is not None and edit.carried else one.reason_at(match, site)
+        carried = edit is not None and edit.carried
+        reason = told(carried, edit.bound is not None) if edit and carried else one.reason_at(match, site)
         _decide(decisions, _rewritten(one, site, after, promise, reason))
     for site in graph.convs():
         if site.id not in decisions:

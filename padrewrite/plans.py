@@ -182,21 +182,18 @@ class Plan:
 
 def restated(plan: Plan, carried: Mapping[str, Carried]) -> Plan:
     """The plan with the bounds that were measured when it was written, of the weights that were found there."""
-    moved = {
-        edit.site.id: found.bound
-        for edit in plan.edits
-        if (found := carried.get(edit.site.id)) is not None and found.bound != edit.bound
-    }
-    if not moved:
-        return plan
-    edits = tuple(replace(e, bound=moved.get(e.site.id, e.bound)) for e in plan.edits)
+    promised = {edit.site.id: edit.bound is not None for edit in plan.edits if edit.site.id in carried}
+    edits = tuple(replace(e, bound=carried[e.site.id].bound) if promised.get(e.site.id) else e for e in plan.edits)
     decisions = tuple(
-        replace(d, contract=str(Contract.bounded(moved[d.site])), reason=told(carried[d.site]))
-        if d.site in moved and (d.contract or "").startswith("bounded")
-        else d
+        _restated(d, carried[d.site], promised[d.site]) if d.site in promised and "branches" in d.after else d
         for d in plan.decisions
     )
     return replace(plan, edits=edits, decisions=decisions)
+
+
+def _restated(decision: Decision, found: Carried, promised: bool) -> Decision:
+    contract = str(Contract.bounded(found.bound)) if promised else decision.contract
+    return replace(decision, contract=contract, reason=told(found, promised))
 
 
 def _explained(decision: Decision) -> str:

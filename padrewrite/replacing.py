@@ -105,12 +105,14 @@ def measured(edit: Edit, carried: Carried) -> Edit | Check:
     limit = carry.max_error if carry is not None else None
     if limit is not None and carried.bound > limit:
         return Check("inexact", False, f"{told(carried)}; max_error is {limit:g}")
-    return replace(edit, bound=carried.bound, _carried=carried)
+    bound = carried.bound if carry is None or carry.promised else None
+    return replace(edit, bound=bound, _carried=carried)
 
 
-def told(carried: Carried) -> str:
-    """The errors as a clause."""
-    return f"relative error {carried.error:.2g} of the weight, {carried.output_error:.2g} of the output on white noise"
+def told(carried: Carried, promised: bool = True) -> str:
+    """The errors as a clause; of weights that promise nothing, also what they need."""
+    weight, output = f"{carried.error:.2g} of the weight", f"{carried.output_error:.2g} of the output on white noise"
+    return f"relative error {weight}, {output}{'' if promised else ': fine-tune'}"
 
 
 def _not_replaceable(modules: Modules, site: Site, module: Any) -> Check | None:

@@ -52,8 +52,12 @@ def _check_pool(site: str, op: Pool, rounds: int, generator: torch.Generator, to
 def reference_pool(op: Pool, x: Tensor) -> Tensor:
     """The reference for any ``Pool``, from its fields alone."""
     w = op.window
-    numbers: Any = {"kernel": w.kernel, "stride": w.stride, "dilation": w.dilation, "padding": w.padding}
-    return naive_pool(x, **numbers, average=op.average, counted=op.counted)
+    padding, counted = w.padding, op.counted
+    if op.ceil and not any(map(any, padding)):
+        # A last window that hangs over the end reads nothing there.
+        padding, counted = tuple((0, s - 1) for s in w.stride), False
+    numbers: Any = {"kernel": w.kernel, "stride": w.stride, "dilation": w.dilation, "padding": padding}
+    return naive_pool(x, **numbers, average=op.average, counted=counted)
 
 
 def naive(op: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:

@@ -30,9 +30,14 @@ _SMALL = {
 """Options with which a pass finds something to do in a network of a few small layers."""
 
 
+_ALSO = ("symmetric-even{from_odd=True}",)
+"""Options with which a pass is another one."""
+
+
 def default_passes() -> list[str]:
     """Every installed pass, as the fuzzer runs it."""
-    return [_SMALL.get(name, name) for name in known_passes()]
+    also = [spec for spec in _ALSO if spec.partition("{")[0] in known_passes()]
+    return [_SMALL.get(name, name) for name in known_passes()] + also
 
 
 def check_network(seed: int, passes: Passes | None = None) -> Result:

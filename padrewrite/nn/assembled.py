@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from padrewrite.nn.axis_padding import AxisPaddedConv1d, AxisPaddedConv2d, AxisPaddedConv3d
 from padrewrite.nn.deriving import derived_class
 from padrewrite.nn.partial import PartialConv1d, PartialConv2d, PartialConv3d
+from padrewrite.nn.symmetric import SymmetricConv1d, SymmetricConv2d, SymmetricConv3d
 from padrewrite.ops.assembly import Assembly, Norm, Part
 from padrewrite.ops.carrying import convert
 from padrewrite.ops.conv import Conv
+from padrewrite.ops.directions import even_axes
 from padrewrite.ops.pool import Pool, emit_pool
 
 _PLAIN: Any = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _PARTIAL: Any = {1: PartialConv1d, 2: PartialConv2d, 3: PartialConv3d}
 _PER_AXIS: Any = {1: AxisPaddedConv1d, 2: AxisPaddedConv2d, 3: AxisPaddedConv3d}
+_SYMMETRIC: Any = {1: SymmetricConv1d, 2: SymmetricConv2d, 3: SymmetricConv3d}
 _NORMS: Any = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
@@ -27,6 +30,8 @@ def conv_layer(op: Conv, device: Any = None, dtype: Any = None) -> nn.Module:
     numbers: Any = {"stride": w.stride, "dilation": w.dilation, "groups": op.groups, "bias": op.bias}
     numbers |= {"device": device, "dtype": dtype}
     shape = (op.in_channels, op.out_channels, w.kernel)
+    if op.symmetric is not None:
+        return _symmetric_layer(op, shape, numbers)
     if op.partial is None and w.lo == w.hi and len(modes) == 1:
         return _PLAIN[w.rank](*shape, padding=w.lo, padding_mode=modes.pop(), **numbers)
     kinds = _PER_AXIS if op.partial is None else _PARTIAL
@@ -36,6 +41,19 @@ def conv_layer(op: Conv, device: Any = None, dtype: Any = None) -> nn.Module:
         layer.partial_scale = op.partial
     if op.partial is None or modes != {"zeros"}:
         layer.axis_modes = op.modes
+    return layer
+
+
+def _symmetric_layer(op: Conv, shape: tuple[Any, ...], numbers: Any) -> nn.Module:
+    assert op.symmetric is not None
+    w, modes = op.window, {op.modes[a] for a in op.padded_axes} or {"zeros"}
+    padding = w.lo if w.lo == w.hi else w.padding
+    layer: Any = _SYMMETRIC[w.rank](*shape, padding=padding, order=op.symmetric.order, **numbers)
+    if op.symmetric.axes != even_axes(w.kernel):
+        layer.symmetric_axes = op.symmetric.axes
+    if modes != {"zeros"}:
+        layer.axis_modes = op.modes
+    layer.partial_scale = op.partial
     return layer
 
 
@@ -60,7 +78,12 @@ class PoolLayer(nn.Module):
         return emit_pool(input, self.op)
 
     def extra_repr(self) -> str:
-        return str(self.op.spec())
+        w = self.op.window
+        kernel, stride, dilation = ("x".join(map(str, numbers)) for numbers in (w.kernel, w.stride, w.dilation))
+        text = f"{'avg' if self.op.average else 'max'} {kernel}, stride {stride}"
+        text += f", padding={w.padding}" if any(map(any, w.padding)) else ""
+        text += f", dilation {dilation}" if max(w.dilation) > 1 else ""
+        return f"{text}, ceil" if self.op.ceil else text
 
 
 class Assembled(nn.Module):

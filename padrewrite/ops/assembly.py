@@ -57,6 +57,8 @@ class Carry:
     """Settle the number of middle channels by the weights: the fewest that keep this share of their square sum."""
     max_error: float | None = None
     """Largest relative error of the kernel; more is refused."""
+    promised: bool = True
+    """The relative error is the contract's; otherwise it is only told, of weights that are a start for training."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,8 @@ class Assembly(Op):
 
     @property
     def window(self) -> Window:
-        """The window of the first branch as a whole, at dilation 1."""
-        found = [part.reach for part in self.branches[0].parts if isinstance(part, (Conv, Pool))]
-        return _composed(found)
+        """The window of the first branch as a whole, at dilation 1; of symmetric parts that over all channels."""
+        return _composed([_reach(part) for part in self.branches[0].parts if isinstance(part, (Conv, Pool))])
 
     @property
     def reach(self) -> Window:
@@ -126,7 +127,7 @@ class Assembly(Op):
             for n, part in enumerate(branch.parts):
                 yield f"{branch.name}.{n}", part, current
                 if isinstance(part, (Conv, Pool)):
-                    current = tuple(part.window.size(axis, size) for axis, size in enumerate(current))
+                    current = outputs(part, current)
 
     def dense(self, old: Conv) -> Conv:
         """The one convolution that the first branch stands for: its window and border, the channels of ``old``."""
@@ -142,6 +143,8 @@ class Assembly(Op):
         for branch in self.branches:
             left, parts = [list(pair) for pair in explicit], list[Part]()
             for part in branch.parts:
+                if isinstance(part, Pool) and any(any(pair) for pair in left):
+                    return None
                 if isinstance(part, Conv):
                     taken = [tuple(min(p, e) for p, e in zip(own, have)) for own, have in zip(part.padding, left)]
                     left = [[e - t for e, t in zip(have, took)] for have, took in zip(left, taken)]
@@ -198,10 +201,27 @@ class Attached(Op):
         return {**self.op.spec(), "attached": self.assembly.spec()["branches"]}
 
 
+def outputs(part: Conv | Pool, sizes: Sequence[int]) -> Ints:
+    """Sizes of what a part makes, per spatial axis, from those of what it reads."""
+    w = _reach(part)
+    return tuple(w.size(axis, n) for axis, n in enumerate(sizes))
+
+
+def _reach(part: Conv | Pool) -> Window:
+    """The window over all channels. A last window that may hang over the end is as one that reads padding there."""
+    w = part.reach
+    if isinstance(part, Conv) or not part.ceil:
+        return w
+    return replace(w, hi=tuple(hi + s - 1 for hi, s in zip(w.hi, w.stride)))
+
+
 def _part_spec(part: Part) -> dict[str, Any]:
     if isinstance(part, Conv):
-        return {"op": "conv", "kernel_size": part.kernel, "out_channels": part.out_channels}
-    return {"op": part.kind, **({"kernel_size": part.kernel} if isinstance(part, Pool) else {})}
+        symmetric = {"symmetric": True} if part.symmetric is not None else {}
+        return {"op": "conv", "kernel_size": part.kernel, "out_channels": part.out_channels, **symmetric}
+    if isinstance(part, Pool):
+        return {"op": "avg" if part.average else "max", "kernel_size": part.kernel}
+    return {"op": part.kind}
 
 
 def _composed(windows: Sequence[Window]) -> Window:

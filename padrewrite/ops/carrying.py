@@ -17,8 +17,10 @@ from torch import Tensor
 
 from padrewrite.ops.assembly import Assembly, Carry
 from padrewrite.ops.conv import Conv, emit_conv
+from padrewrite.ops.cornering import project, unfold
 from padrewrite.ops.factoring import Factors, alternate, refold, spectrum, truncate
 from padrewrite.ops.separable import ORDERS, full_rank, mid_of, with_mid
+from padrewrite.ops.window import Window
 
 EXACT = 1e-10
 """Relative errors below this are rounding."""
@@ -36,7 +38,7 @@ class Carrier:
     carry: Callable[[Conv, Assembly, Tensor, Tensor | None], State]
     """All parameters of the assembly, from weight and bias."""
     kernel: Callable[[Conv, Assembly, Mapping[str, Tensor]], Tensor]
-    """The dense kernel that these parameters compute, of the old shape or centred on it with further taps."""
+    """The dense kernel that these parameters compute, with the taps of the assembly's window."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ def carry_over(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) ->
     state = convert(old, new, weight, bias)
     exact = weight.detach().double().cpu()
     kernel = carrier_of(new).kernel(old, new, {name: t.double().cpu() for name, t in state.items()})
-    wanted = centred(exact, kernel.shape)
-    error, noise_error = relative(kernel - wanted, wanted), _on_noise(new.dense(old), wanted, kernel)
+    dense = new.dense(old)
+    wanted = placed(exact, old.window, dense.window)
+    error, noise_error = relative(kernel - wanted, wanted), _on_noise(dense, wanted, kernel)
     return Carried(weight.detach().clone(), None if bias is None else bias.detach().clone(), state, error, noise_error)
 
 
@@ -102,6 +105,15 @@ def centred(weight: Tensor, shape: torch.Size) -> Tensor:
     amounts: list[int] = []
     for have, want in zip(reversed(weight.shape[2:]), reversed(shape[2:])):
         amounts += [(want - have) // 2] * 2
+    return F.pad(weight, amounts)
+
+
+def placed(weight: Tensor, old: Window, new: Window) -> Tensor:
+    """A kernel of window ``old`` where it lies in that of ``new``, with zeros around it."""
+    amounts: list[int] = []
+    for axis in reversed(range(old.rank)):
+        before = (new.lo[axis] - old.lo[axis]) // new.dilation[axis]
+        amounts += [before, new.kernel[axis] - old.kernel[axis] - before]
     return F.pad(weight, amounts)
 
 
@@ -213,5 +225,6 @@ def _multiplied(old: Conv, new: Assembly, state: Mapping[str, Tensor]) -> Tensor
 
 
 CARRIERS: Mapping[str, Carrier] = {
+    "corner": Carrier(lambda old, new, weight: new, project, unfold),
     "separable": Carrier(_settle_mid, _factorise, _multiplied),
 }

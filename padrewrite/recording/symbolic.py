@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from padrewrite.ops.conv import convolve, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
+from padrewrite.ops.symmetric import read_symmetric, symmetric_conv
 from padrewrite.recording.execute import autocast_state
 
 
@@ -46,6 +47,8 @@ def stand_in(func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
     """What computes the shape and type of a call of ``func`` without fixing sizes: mostly ``func`` itself."""
     if func is partial_conv and kwargs.get("mask") is None:
         return _plain_conv
+    if func is symmetric_conv:
+        return _wide_conv
     casts = any(enabled for _, enabled, _ in autocast_state())
     if func in _ALIKE and not casts and not _in_place(args, kwargs):
         return _clone
@@ -78,6 +81,18 @@ def _plain_conv(x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilat
     rates = per_axis(dilation, rank)
     pairs = own_padding(padding, kernel, rates)
     return convolve(x, weight, bias, per_axis(stride, rank), pairs, rates, groups, ("zeros",) * rank)
+
+
+def _wide_conv(
+    x: Any, weight: Any, bias: Any, stride: Any, dilation: Any, groups: Any, *, order: str, padding: Any, **options: Any
+) -> Any:
+    """The convolution whose kernel has the taps of all channels of a symmetric one."""
+    kernel = tuple(int(k) for k in weight.shape[2:])
+    numbers = (kernel, stride, dilation, order, padding, options["axes"], options["modes"])
+    window, symmetry, modes = read_symmetric(*numbers)
+    more = [amount for axis in reversed(range(window.rank)) for amount in (0, int(axis in symmetry.axes))]
+    wide = (window.stride, window.padding, window.dilation, groups, modes)
+    return convolve(x, F.pad(weight, more), bias, *wide)
 
 
 def _max_pool1d(x: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Any:

@@ -30,7 +30,13 @@ def _layers(spec: Mapping[str, Any]) -> str:
 
 
 def _branches(branches: Any) -> str:
-    return " + ".join(" ".join("x".join(map(str, p.get("kernel_size", ()))) or p["op"] for p in b) for b in branches)
+    return " + ".join(" ".join(map(_part, branch)) for branch in branches)
+
+
+def _part(spec: Mapping[str, Any]) -> str:
+    words = [] if spec["op"] == "conv" else [spec["op"]]
+    words += ["x".join(map(str, spec["kernel_size"]))] if "kernel_size" in spec else []
+    return " ".join([*words, "symmetric"] if spec.get("symmetric") else words)
 
 
 def spec_text(spec: Mapping[str, Any]) -> str:

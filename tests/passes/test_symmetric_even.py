@@ -22,6 +22,19 @@ from padrewrite.ops.symmetric import symmetric_conv
 from padrewrite_passes import SymmetricEven
 
 NAME = "symmetric-even"
+ODD = f"{NAME}{{from_odd=True}}"
+
+
+class Twofold(nn.Module):
+    """Twice its input's channels, through two branches that are added."""
+
+    def __init__(self, main: nn.Module, side: nn.Module | None = None, last: Callable[[Tensor], Tensor] = torch.relu):
+        super().__init__()
+        self.main, self.side, self.last = main, side, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x, x], 1)
+        return self.last(self.main(x) if self.side is None else self.main(x) + self.side(x))
 
 
 def test_before_and_after() -> None:
@@ -68,6 +81,12 @@ REFUSALS = [
     Row("unseen-padding", "refused", NAME, lambda: nn.Conv2d(3, 4, 2)),
     Row("depthwise", "refused", NAME, lambda: nn.Conv2d(3, 6, 2, padding="same", groups=3), (5, 7)),
     Row("too-small", "refused", NAME, lambda: nn.Conv2d(3, 4, 4, padding=1, padding_mode="reflect"), (2, 7)),
+    Row("few-channels", "kept", ODD, lambda: nn.Conv2d(3, 4, 3, padding=1), (5, 7)),
+    Row("odd-channels", "kept", ODD, lambda: nn.Conv2d(3, 4, (1, 3)), (5, 7)),
+    Row("unpoolable", "refused", ODD, lambda: Twofold(nn.Conv2d(6, 4, 3, 2)), (9, 7)),
+    Row("unlike-branches", "refused", ODD, lambda: Twofold(nn.Conv2d(6, 6, 3, 2, 1), nn.MaxPool2d(3, 2, 1)), (8, 7)),
+    Row("unseen-branches", "refused", ODD, lambda: nn.Conv2d(4, 4, 3, 2, 1)),
+    Row("unknown-positions", "refused", ODD, lambda: Twofold(nn.Conv2d(6, 4, 3, 2, 1), last=torch.fft.fft2), (8, 7)),
 ]
 
 
