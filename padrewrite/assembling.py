@@ -7,7 +7,7 @@ exist once the layer is written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch.fx.proxy import GraphAppendingTracer
 
-from padrewrite.ops.assembly import Assembly, Attached, Part, Relu, outputs
+from padrewrite.ops.assembly import Assembly, Attached, Norm, Part, outputs
 from padrewrite.ops.conv import Conv, emit_conv, family, is_conv
 from padrewrite.ops.pool import Pool, emit_pool, pool_family
 from padrewrite.ops.reading import ConvNode, shape_of
@@ -32,21 +32,42 @@ def emit_assembly(
         new = _Emitter(tracer, old, old.next, after.name).run(old, after.assembly)
         old.replace_all_uses_with(new, lambda user: user in users)
     else:
-        new = _Emitter(tracer, old, old, "").run(copied[conv.given], after)
+        new = _Emitter(tracer, old, old, "", _in_training(tracer.graph, after.drops)).run(copied[conv.given], after)
         old.replace_all_uses_with(new)
-        parameters = [n for n in old.all_input_nodes if n.op == "get_attr"]
-        tracer.graph.erase_node(old)
-        for node in parameters:
-            if not node.users:
-                tracer.graph.erase_node(node)
+        _erase(tracer.graph, [old])
     copied[conv.node] = new
+
+
+def drop_norms(nodes: fx.Graph, fqns: Collection[str]) -> None:
+    """Takes the calls of batch norms out: what read their results reads their inputs."""
+    calls = [node for node in nodes.nodes if node.meta.get("fqn") in fqns and "at" not in node.meta]
+    for node in calls:
+        if node.target is F.batch_norm:
+            node.replace_all_uses_with(node.args[0])
+    _erase(nodes, calls)
+
+
+def _erase(nodes: fx.Graph, calls: Sequence[fx.Node]) -> None:
+    """Erases calls, and the parameters that only they read."""
+    parameters = dict.fromkeys(n for call in calls for n in call.all_input_nodes if n.op == "get_attr")
+    for node in (*reversed(calls), *parameters):
+        if not node.users:
+            nodes.erase_node(node)
+
+
+def _in_training(nodes: fx.Graph, norms: Collection[str]) -> bool:
+    """Whether the recording ran these batch norms in train mode; new ones take their place."""
+    calls = (n for n in nodes.nodes if n.target is F.batch_norm and n.meta.get("fqn") in norms)
+    return any(bool(node.kwargs.get("training")) for node in calls)
 
 
 class _Emitter:
     """Emits calls right before ``point``, as calls of children of the layer that makes ``call``."""
 
-    def __init__(self, tracer: GraphAppendingTracer, call: fx.Node, point: fx.Node, child: str) -> None:
-        self._tracer, self._point = tracer, point
+    def __init__(
+        self, tracer: GraphAppendingTracer, call: fx.Node, point: fx.Node, child: str, training: bool = False
+    ) -> None:
+        self._tracer, self._point, self._training = tracer, point, training
         self._meta: dict[str, Any] = {key: call.meta[key] for key in _SHARED if key in call.meta}
         self._at: Any = call.meta["at"]
         self._checkpoint: int | None = call.meta.get("checkpoint")
@@ -60,7 +81,9 @@ class _Emitter:
                 value = self._call(value, part, (branch.name, str(index)))
             total = value if total is None else self._sum(total, value)
         assert total is not None
-        return total
+        if op.branches:
+            return total
+        return self._emit(lambda v: torch.clone(v), total, shape_of(total), {"fqn": self._fqn()})
 
     def _call(self, x: fx.Node, part: Part, names: tuple[str, ...]) -> fx.Node:
         shape = tuple(shape_of(x))
@@ -75,8 +98,23 @@ class _Emitter:
             shape = (*shape[: -part.window.rank], *outputs(part, shape[-part.window.rank :]))
             name = f"{'avg' if part.average else 'max'}_pool{part.window.rank}d"
             return self._emit(lambda v: emit_pool(v, part), x, shape, self._place(names, name, None))
-        assert isinstance(part, Relu)
+        if isinstance(part, Norm):
+            return self._norm(x, part, names)
         return self._emit(lambda v: F.relu(v, inplace=False), x, shape, {"fqn": self._fqn(*names)})
+
+    def _norm(self, x: fx.Node, part: Norm, names: tuple[str, ...]) -> fx.Node:
+        """As ``nn.BatchNorm`` calls it, which counts its batches first."""
+        fqn = self._fqn(*names)
+        if self._training:
+            count = self._parameter(names, "num_batches_tracked", ())
+            made = self._tracer.create_proxy("call_function", torch.Tensor.add_, (count, 1), {})
+            self._point.prepend(made.node)
+            made.node.meta.update({**self._meta, "fqn": fqn, "shape": ()})
+        tensors = ("running_mean", "running_var", "weight", "bias")
+        given = {name: self._parameter(names, name, (part.channels,)) for name in tensors}
+        numbers: Any = {"training": self._training, "momentum": 0.1, "eps": 1e-5}
+        mean, var = given.pop("running_mean"), given.pop("running_var")
+        return self._emit(lambda v: F.batch_norm(v, mean, var, **given, **numbers), x, shape_of(x), {"fqn": fqn})  # pyright: ignore[reportArgumentType]
 
     def _sum(self, a: fx.Node, b: fx.Node) -> fx.Node:
         other = fx.Proxy(b, self._tracer)

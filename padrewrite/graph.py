@@ -18,7 +18,7 @@ import torch.fx as fx
 from torch import Tensor
 from torch.fx.proxy import GraphAppendingTracer
 
-from padrewrite.assembling import emit_assembly, renumber
+from padrewrite.assembling import drop_norms, emit_assembly, renumber
 from padrewrite.editing import emit_pool_site, emit_site
 from padrewrite.normal_form import row_references, rows_into_convolutions, rows_of, without_numbers, without_sizes
 from padrewrite.ops.assembly import Assembly, Attached
@@ -195,7 +195,9 @@ class Graph:
             else:
                 conv = self.conv_nodes[site_id]
                 emit_site(tracer, copied, conv, realise(op, conv.amounts))
-        if any(isinstance(op, (Assembly, Attached)) for _, op in wanted.values()):
+        assemblies = [op for _, op in wanted.values() if isinstance(op, (Assembly, Attached))]
+        drop_norms(new, {fqn for op in assemblies if isinstance(op, Assembly) for fqn in op.drops})
+        if assemblies:
             renumber(new)
         return Graph.from_nodes(new, self.how, self.constants, self.notes, self.reads_values)
 

@@ -26,7 +26,7 @@ CODES = {
     "root-layer": "the model is itself this convolution, and has no parent to put another layer into",
     "computed-weight": "its weight is computed from other tensors, so there is no weight to carry over",
     "tied-weight": "its weight belongs to another module, too, or is read by another call",
-    "state-hooks": "hooks on its state dict would meet other keys",
+    "state-hooks": "hooks on its state dict would meet other keys; or a batch norm that goes with it has hooks",
     "no-values": "its weight is on meta, sharded, or not real numbers: there is nothing to carry over",
     "padded-outside": "explicit pads before it cannot be divided between the new layers",
     "costs-more": "it would not have fewer parameters and fewer multiply-accumulates",
@@ -41,6 +41,10 @@ _STATE_HOOKS = (
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
+
+
+_CALL_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Modules(Protocol):
@@ -81,7 +85,7 @@ def replaced(modules: Modules, site: Site, after: Assembly) -> Edit | Check:
     module: Any = modules.get_submodule(site.fqn)
     if isinstance(site.op, Conv) and site.op.symmetric is not None:
         return Check("own-class", False, "its channels are read from several sides; put the pass before symmetric-even")
-    failed = _not_replaceable(modules, site, module) or _not_carried(module, after)
+    failed = _not_replaceable(modules, site, module) or _not_carried(module, after) or _not_droppable(modules, after)
     if failed is not None:
         return failed
     assert isinstance(site.op, Conv)
@@ -147,6 +151,18 @@ def _not_carried(module: Any, after: Assembly) -> Check | None:
     if weight.is_meta or hasattr(weight, "full_tensor") or not weight.is_floating_point():
         where = "on meta" if weight.is_meta else "sharded" if hasattr(weight, "full_tensor") else str(weight.dtype)
         return Check("no-values", False, f"its weight is {where}: there are no real numbers to carry over")
+    return None
+
+
+def _not_droppable(modules: Modules, after: Assembly) -> Check | None:
+    """Of the batch norms that go with it: only torch's own, without hooks that would see something else."""
+    for fqn in after.drops:
+        module: Any = modules.get_submodule(fqn)
+        if type(module) not in _NORMS or module.momentum is None or not module.track_running_stats:
+            return Check("own-class", False, f"{fqn} is no batch norm as torch makes it by default")
+        hooked = next((name for name in (*_STATE_HOOKS, *_CALL_HOOKS) if vars(module).get(name)), None)
+        if hooked is not None:
+            return Check("state-hooks", False, f"{fqn} would go, and has hooks ({hooked.strip('_')})")
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from padrewrite.checks.compare import Comparison
 from padrewrite.checks.sites import check_site, explicitly_padded, naive, reference_pool
 from padrewrite.contracts import Contract, Evidence
 from padrewrite.edits import Edit
-from padrewrite.ops.assembly import Assembly, Attached, Part
+from padrewrite.ops.assembly import Assembly, Attached, Norm, Part
 from padrewrite.ops.carrying import convert, probe
 from padrewrite.ops.conv import Conv
 from padrewrite.ops.pool import Pool
@@ -44,10 +45,10 @@ def check_assembled(
     state = {name: _full(t).detach().double() for name, t in module.state_dict().items()}
     matches = Comparison(tolerance)
     for trial in range(rounds):
-        given = x = _input(edit, assembly, trial, generator).to(next(iter(state.values())).device)
+        given = x = _input(edit, assembly, trial, generator).to(_device(state))
         for pad in reversed(edit.explicit):
             x = explicitly_padded(x, pad)
-        with _reparametrize_module(module, {name: t.clone() for name, t in state.items()}):
+        with _evaluating(module), _reparametrize_module(module, {name: t.clone() for name, t in state.items()}):
             got: Tensor = type(module).forward(module, x)
         matches.add(got, naive_assembly(assembly, ops, state, x, dict.fromkeys(folded, given)))
     found = [matches.evidence(edit.site.id, "reference")]
@@ -58,6 +59,18 @@ def check_assembled(
         found.append(_exact(edit, assembly, state, generator, tolerance))
         found += check_site(model, replace(edit, after=edit.after.op), rounds, generator, tolerance) if changed else []
     return found
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Batch norms inside use their running statistics meanwhile."""
+    modes = [(m, m.training) for m in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
 
 
 def naive_assembly(
@@ -89,6 +102,10 @@ def _naive_part(part: Part, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
         return naive(part, x, state["weight"], state.get("bias"))
     if isinstance(part, Pool):
         return reference_pool(part, x)
+    if isinstance(part, Norm):
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        mean, var, weight, bias = (state[n].reshape(shape) for n in ("running_mean", "running_var", "weight", "bias"))
+        return (x - mean) / (var + 1e-5) ** 0.5 * weight + bias
     return torch.where(x > 0, x, torch.zeros_like(x))
 
 
@@ -147,7 +164,7 @@ def _exact(
     """That what is attached adds nothing where its last layer is zero, as it is when it is new."""
     zero = tuple(f"{name}." for name in assembly.zero)
     same = not any(t.any() for name, t in state.items() if name.startswith(zero))
-    x = _input(edit, assembly, 0, generator).to(next(iter(state.values())).device)
+    x = _input(edit, assembly, 0, generator).to(_device(state))
     found = Comparison(tolerance)
     found.add(naive_assembly(assembly, dict(assembly.parts), state, x), x)
     if same:
@@ -163,7 +180,12 @@ def _input(edit: Edit, assembly: Assembly, trial: int, generator: torch.Generato
         max(span, lo + 1, hi + 1) + axis + trial % 3 + stride
         for axis, (span, stride, lo, hi) in enumerate(zip(w.span, w.stride, w.lo, w.hi))
     ]
-    return torch.randn(1, assembly.in_channels, *sizes, generator=generator, dtype=torch.float64)
+    channels = assembly.in_channels if assembly.branches else 2
+    return torch.randn(1, channels, *sizes, generator=generator, dtype=torch.float64)
+
+
+def _device(state: Mapping[str, Tensor]) -> torch.device:
+    return next((t.device for t in state.values()), torch.device("cpu"))
 
 
 def _full(tensor: Any) -> Tensor:

@@ -86,6 +86,17 @@ class PoolLayer(nn.Module):
         return f"{text}, ceil" if self.op.ceil else text
 
 
+class PassedOn(nn.Module):
+    """In the place of a layer that is no more: returns its input, and takes any checkpoint of that layer."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for name in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict.pop(name)
+
+
 class Assembled(nn.Module):
     """Parallel branches whose results are added; see ``ops.assembly``.
 
@@ -113,7 +124,8 @@ class Assembled(nn.Module):
             result: Tensor = self.get_submodule(branch.name)(input)
             total = result if total is None else torch.add(total, result)
         assert total is not None
-        return total
+        # What stands behind may write into what it is given, which must not be what stands before has to remember.
+        return total if self.assembly.branches else torch.clone(total)
 
     @property
     def in_channels(self) -> int:

@@ -75,7 +75,7 @@ class BoundaryRefinement(Assembled):
 def layer_of(assembly: Assembly, replaced: Conv | None = None, device: Any = None, dtype: Any = None) -> Assembled:
     """The layer that computes an assembly, of the class that is named for it where there is one."""
     names = {branch.name for branch in assembly.branches}
-    named: type[Assembled] = GlobalConv2d if names <= set(ORDERS) else Assembled
+    named: type[Assembled] = GlobalConv2d if names and names <= set(ORDERS) else Assembled
     named = BoundaryRefinement if names == {BRANCH} else named
     made = named.__new__(named)
     Assembled.__init__(made, assembly, replaced, device, dtype)

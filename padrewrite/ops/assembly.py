@@ -67,6 +67,7 @@ class Assembly(Op):
 
     kind: ClassVar[str] = "assembly"
     branches: tuple[Branch, ...]
+    """Without any, and with ``skip``: a copy of the input."""
     skip: bool = False
     """Add the input itself."""
     carry: Carry | None = None
@@ -75,6 +76,10 @@ class Assembly(Op):
     """Refuse it where it would not save both parameters and multiply-accumulates."""
     zero: tuple[str, ...] = ()
     """Children whose parameters begin as zeros."""
+    drops: tuple[str, ...] = ()
+    """FQNs of batch norms that go with the convolution: they pass their input on."""
+    rank: int = 2
+    """Spatial axes, where there is no branch to show them."""
 
     @property
     def parts(self) -> Iterator[tuple[str, Part]]:
@@ -89,7 +94,10 @@ class Assembly(Op):
 
     @property
     def window(self) -> Window:
-        """The window of the first branch as a whole, at dilation 1; of symmetric parts that over all channels."""
+        """The window of the first branch as a whole; of symmetric parts that over all channels; else of one pixel."""
+        if not self.branches:
+            ones, zeros = (1,) * self.rank, (0,) * self.rank
+            return Window(ones, ones, ones, zeros, zeros)
         return _composed([_reach(part) for part in self.branches[0].parts if isinstance(part, (Conv, Pool))])
 
     @property
@@ -158,17 +166,16 @@ class Assembly(Op):
 
     def spec(self) -> dict[str, Any]:
         """The report's view: the window as a whole, and each branch's kernels and middle channels."""
-        first = next(iter(self.convs.values()))
-        w = self.window
+        w, convs = self.window, list(self.convs.values())
+        channels = {"in_channels": self.in_channels, "out_channels": self.out_channels} if convs else {}
         return {
             "kernel_size": w.kernel,
             "stride": w.stride,
             "dilation": w.dilation,
             "padding": w.padding,
-            "groups": first.groups,
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "padding_mode": first.padding_mode,
+            "groups": convs[0].groups if convs else 1,
+            **channels,
+            "padding_mode": convs[0].padding_mode if convs else "zeros",
             "transposed": False,
             "branches": tuple(tuple(_part_spec(part) for part in branch.parts) for branch in self.branches),
             "skip": self.skip,

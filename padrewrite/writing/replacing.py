@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from padrewrite.edits import Edit
 from padrewrite.errors import RevertError, WriteError
-from padrewrite.nn.assembled import Assembled
+from padrewrite.nn.assembled import Assembled, PassedOn
 from padrewrite.nn.large import layer_of
 from padrewrite.ops.assembly import Assembly
 from padrewrite.ops.carrying import Carried, carry_over
@@ -57,12 +57,26 @@ def put_layer(model: nn.Module, edit: Edit) -> Carried | None:
         new = layer_of(after, edit.old, "meta", weight.dtype)
         _fill(new, carried.state)
     _inherit(new, old)
+    _swap_in(model, old, new)
+    for fqn in after.drops:
+        norm = model.get_submodule(fqn)
+        _swap_in(model, norm, PassedOn().train(norm.training))
+    return carried
+
+
+def _swap_in(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Puts ``new`` into every parent of ``old``, and has it remember that."""
     vars(new)[REPLACED] = Held(old)
+    for name in _HOOKS:
+        vars(new)[name] = vars(old)[name]
+    _exchange(model, old, new)
+
+
+def _exchange(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child is old:
                 parent._modules[name] = new
-    return carried
 
 
 def _carried(edit: Edit, old: Any) -> Carried:
@@ -101,7 +115,7 @@ def _inherit(new: Assembled, old: Any) -> None:
         parameter.requires_grad_(given.requires_grad)
     stock = vars(type(old)(1, 1, 1, device="meta"))
     for name, value in vars(old).items():
-        if name in _HOOKS or (name not in stock and not name.startswith("_padrewrite")):
+        if name not in stock and not name.startswith("_padrewrite"):
             vars(new)[name] = value
 
 
@@ -115,14 +129,18 @@ def put_back(model: nn.Module, original: nn.Module | None = None) -> int:
     olds = {fqn: _old(fqn, module, original) for fqn, module in replaced.items()}
     for fqn, new in replaced.items():
         old = olds[fqn]
-        like = next(new.parameters())
-        old.to(like.device, like.dtype)
+        like = _like(new, model)
+        if like is not None:
+            old.to(like.device, like.dtype)
         old.train(new.training)
-        for parent in list(model.modules()):
-            for name, child in parent._modules.items():
-                if child is new:
-                    parent._modules[name] = old
+        _exchange(model, new, old)
     return len(replaced)
+
+
+def _like(new: nn.Module, model: nn.Module) -> Tensor | None:
+    """A parameter that shows the type and device that a layer has by now."""
+    found = (p for module in (new, model) for p in module.parameters() if p.is_floating_point())
+    return next(found, None)
 
 
 def held_layer(new: nn.Module, original: nn.Module | None, fqn: str) -> Any:
