@@ -79,4 +79,7 @@ def _reached(site: Site, scene: Scene) -> tuple[Reached | None, bool, str | None
     local = [term for term in support.local if all(f.dim is not None for f in term.factors)]
     if support.unknown is not None or len({term.input for term in local}) != 1:
         return None, context, support.unknown
-    return reached(local, [n // 2 for n in shape_of(node)]), context, None
+    source = local[0].input
+    whole = scene.layout.inputs[source].meta["shape"]
+    sizes = [whole[d] for d in scene.supports.tracked[source]]
+    return reached(local, [n // 2 for n in shape_of(node)], sizes), context, None

@@ -71,7 +71,7 @@ def _phase(phase: AxisPhase) -> dict[str, Any]:
 
 
 def _reached(reached: Reached) -> dict[str, Any]:
-    return {**encode(reached), "holes": reached.holes}
+    return {"extents": list(reached.extents), "count": reached.count, "holes": reached.holes}
 
 
 def _fractions(values: Sequence[Fraction] | None) -> list[str] | None:

@@ -175,6 +175,10 @@ class Reached:
     """From the first to the last input position per axis, inside the input."""
     count: int
     """Input positions that reach it."""
+    sizes: tuple[int, ...] = ()
+    """Of the input, per axis."""
+    boxes: tuple[tuple[Set, ...], ...] = ()
+    """What reaches it: the union of these products of one set per axis."""
 
     @property
     def share(self) -> float:
@@ -186,24 +190,31 @@ class Reached:
         """Positions in the rectangle that do not reach it."""
         return prod(self.extents) - self.count
 
+    def positions(self) -> set[tuple[int, ...]]:
+        """The input positions that reach it, one coordinate per axis."""
+        return {place for box in self.boxes for place in product(*map(members, box))}
 
-def reached(terms: Sequence[Term], index: Sequence[int]) -> Reached:
-    """Counts the union of ``terms`` at position ``index`` exactly (by lines of the last axis)."""
-    boxes = [[factor.at(index) for factor in term.factors] for term in terms]
-    boxes = [box for box in boxes if all(s[1] for s in box)]
+
+def reached(terms: Sequence[Term], index: Sequence[int], sizes: Sequence[int]) -> Reached:
+    """Counts the union of ``terms`` at position ``index`` exactly (by lines of the last axis).
+
+    Args:
+        sizes: of the input that the terms are about, along its tracked dimensions.
+    """
+    found = (tuple(factor.at(index) for factor in term.factors) for term in terms)
+    boxes = tuple(box for box in found if all(s[1] for s in box))
     if not boxes:
-        return Reached((0,) * (len(terms[0].factors) if terms else 0), 0)
+        return Reached((0,) * len(sizes), 0, tuple(sizes))
     extents: list[int] = []
     for axis in range(len(boxes[0])):
         low = min(box[axis][0] + (box[axis][1] & -box[axis][1]).bit_length() - 1 for box in boxes)
         high = max(box[axis][0] + box[axis][1].bit_length() - 1 for box in boxes)
         extents.append(high - low + 1)
-    if len(boxes) == 1:
-        return Reached(tuple(extents), prod(count(s) for s in boxes[0]))
-    return Reached(tuple(extents), _count_union(boxes))
+    counted = prod(count(s) for s in boxes[0]) if len(boxes) == 1 else _count_union(boxes)
+    return Reached(tuple(extents), counted, tuple(sizes), boxes)
 
 
-def _count_union(boxes: list[list[Set]]) -> int:
+def _count_union(boxes: Sequence[Sequence[Set]]) -> int:
     """Positions in a union of products, by cutting along the first axis."""
     if len(boxes[0]) == 1:
         start = min(box[0][0] for box in boxes)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import padrewrite as pr
 from padrewrite.cli.border import draw_kernels, estimate_statistics, normalised, profile, response_maps
 from padrewrite.cli.printing import show
+from padrewrite.drawing.border_response import Curves, Maps, draw_border_response
 from padrewrite.errors import InputsError, PadrewriteError
 from padrewrite.reporting.evidence import verification_parts
-from padrewrite.reporting.figures import Curves, Maps, draw_border_response
 from padrewrite.reporting.layout import grid
 from padrewrite.reporting.text import report_parts
 

@@ -6,6 +6,14 @@ Equal arguments draw equal pictures.
 
 from __future__ import annotations
 
+from padrewrite.drawing.curves import erosion_figure, valid_weights_figure
 from padrewrite.drawing.gridding import gridding_figure
+from padrewrite.drawing.positions import receptive_field_figure, shift_figure
 
-__all__ = ["gridding_figure"]
+__all__ = [
+    "erosion_figure",
+    "gridding_figure",
+    "receptive_field_figure",
+    "shift_figure",
+    "valid_weights_figure",
+]

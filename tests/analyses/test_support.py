@@ -202,13 +202,14 @@ def test_counts_are_those_of_the_sets(spec: NetSpec) -> None:
     """``reached`` counts a union without listing it."""
     spec = without_cancelling(spec)
     _, supports, _ = supports_of(spec.build(), spec.draw_input())
-    shapes = spec.shapes
+    shapes, sizes = spec.shapes, (1, *spec.shape[1:])
     for known, shape in zip(reversed(supports), [shapes[i] for i in reversed(spec.outputs)]):
         for index in ((n // 2 for n in shape), (n - 1 for n in shape), (0 for _ in shape)):
             whole = (0, *index)
             there = positions(known.terms, whole)
-            found = reached(known.terms, whole)
+            found = reached(known.terms, whole, sizes)
             assert found.count == len(there)
+            assert found.positions() == there
             extents = tuple(max(axis) - min(axis) + 1 for axis in zip(*there))
             assert found.extents == extents if there else set(found.extents) <= {0}
             assert found.holes == torch.Size(found.extents).numel() - len(there)

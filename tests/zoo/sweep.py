@@ -8,7 +8,6 @@ one that was not reached is named there: ``--minutes`` ends a run that takes too
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from .sweeping.cache import FOLDER, ROOT, Cache, state_of_sources
 from .sweeping.coverage import coverage_page, totals
 from .sweeping.findings_page import findings_page
 from .sweeping.rows import Row
-from .sweeping.worker import Interrupted, limit_processor_time, run_apart
+from .sweeping.worker import Interrupted, run_apart
 
 LIMIT = 240.0
 """Seconds of processor time for one network."""
@@ -108,8 +107,6 @@ def write_pages(entries: Sequence[Entry], cache: Cache, docs: Path) -> list[str]
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. 0: all of the catalogue is measured; 1: not all of it; 2: nothing matches --only."""
     options = _parser().parse_args(arguments)
-    if options.measure:
-        return _measure_here(options.measure, options.out, options.limit)
     chosen = [entry for entry in ENTRIES if fnmatch(entry.name, options.only)]
     if not chosen:
         print(f"no network is called {options.only!r}; there are {len(ENTRIES)}, as {ENTRIES[0].name}")
@@ -143,22 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="begin no network later than this")
     parser.add_argument("--cache", type=Path, default=FOLDER, help="where results are kept")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the pages are written")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     return parser
-
-
-def _measure_here(name: str, out: Path, limit: float) -> int:
-    """What the process of one network does."""
-    limit_processor_time(limit)
-    import torch
-
-    from .sweeping.measuring import measure
-
-    torch.set_num_threads(1)
-    row = measure(next(entry for entry in ENTRIES if entry.name == name).network)
-    out.write_text(json.dumps(row.to_json()), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -397,14 +396,14 @@ def test_a_wrong_revert_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_process_that_gives_no_row(
     program: str, limit: float, error: str, message: str, tmp_path: Path
 ) -> None:
-    row = worker._row_of(entries("a")[0], [sys.executable, "-c", program], tmp_path / "row.json", limit)
+    row = worker._row_of(entries("a")[0], exec, (program, {}), tmp_path / "row.json", limit)
     assert row.failures == (Failure("process", error, message),)
 
 
 def test_process_ended_from_outside_is_no_row(tmp_path: Path) -> None:
     program = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
     with pytest.raises(worker.Interrupted):
-        worker._row_of(entries("a")[0], [sys.executable, "-c", program], tmp_path / "row.json", 60)
+        worker._row_of(entries("a")[0], exec, (program, {}), tmp_path / "row.json", 60)
 
 
 def test_catalogue_is_broad() -> None:

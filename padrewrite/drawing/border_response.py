@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from padrewrite.drawing.canvas import COLOURS, MARKERS, blank
+
 REACH = 100
 """Distance from the border that is drawn, in input pixels."""
 
 _LOOKS: tuple[dict[str, Any], ...] = (
-    {"color": "#D55E00", "marker": "o", "markersize": 5, "linewidth": 1.6},
-    {"color": "#0072B2", "marker": "s", "markersize": 4, "linewidth": 1.6},
-    {"color": "#000000", "linestyle": (0, (2, 1.5)), "linewidth": 1.6},
+    {"color": COLOURS[0], "marker": MARKERS[0], "markersize": 5, "linewidth": 1.6},
+    {"color": COLOURS[1], "marker": MARKERS[1], "markersize": 4, "linewidth": 1.6},
+    {"color": "black", "linestyle": (0, (2, 1.5)), "linewidth": 1.6},
 )
-"""Colours of Okabe and Ito, told apart by all kinds of colour vision; markers tell them apart in grey."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ class Maps:
 
 def draw_border_response(title: str, panels: Sequence[Curves], pictures: Maps, path: Path) -> None:
     """Writes a PNG: the photograph and maps of one depth above, a panel of curves per depth below."""
-    from matplotlib.figure import Figure
-
-    figure: Any = Figure(figsize=(11, 8.2), dpi=130, layout="constrained")
+    figure: Any = blank(11, 8.2)
     figure.suptitle(title, fontsize=12)
     above, below = figure.subfigures(2, 1, height_ratios=[2.2, 5.8])
     _draw_pictures(above, pictures)
