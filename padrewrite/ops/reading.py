@@ -52,8 +52,9 @@ def read_node(node: fx.Node, shape: Callable[[Any], Sequence[int]] = shape_of) -
     call = read_conv(node.target, node.args, dict(node.kwargs), shape)
     if call is None:
         return None
-    if isinstance(call.op, TransposedConv) or call.op.window.rank == 0 or call.op.symmetric is not None:
-        # Padding all channels alike and then each block on its own sides is not padding once.
+    told = isinstance(call.op, Conv) and not (call.op.symmetric is not None and call.op.partial is not None)
+    if isinstance(call.op, TransposedConv) or call.op.window.rank == 0 or not told:
+        # Zeros that were padded before are real pixels to a convolution that scales by its own padding only.
         return ConvNode(node, call, call.op, call.x)
     return _fold_pads(node, call, call.op)
 
@@ -98,7 +99,7 @@ def _adds_up(op: Conv, pad: ExplicitPad, left: Sequence[tuple[int, int]] | None)
         own = op.padding[axis]
         if pair == (0, 0):
             continue
-        if min(pair) < 0 or min(own) < 0:
+        if min(pair) < 0 or (min(own) < 0 and (op.symmetric is None or pad.mode != "zeros")):
             return False
         if pad.mode != "zeros" and own != (0, 0):
             return False

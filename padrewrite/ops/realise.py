@@ -80,8 +80,8 @@ def realise(after: Conv, pads: Sequence[ExplicitPad]) -> Realisation:
     """The call for ``after`` behind ``pads``: on their result if they already pad as wanted, around them if not."""
     if not pads:
         return Realisation(after)
-    if after.symmetric is not None:
-        return Realisation(after, bypass=True)  # each block of channels is padded on other sides than all were
+    if after.symmetric is not None and after.partial is not None:
+        return Realisation(after, bypass=True)  # it cannot be told that what it reads is padded already
     explicit = [
         tuple(sum(p.amounts[a][side] for p in pads) for side in (0, 1)) for a in range(after.window.rank)
     ]
@@ -93,7 +93,9 @@ def realise(after: Conv, pads: Sequence[ExplicitPad]) -> Realisation:
     as_wanted = as_wanted and all(
         left == (0, 0) or all(p.mode == "zeros" or p.amounts[a] == (0, 0) for p in pads) for a, left in enumerate(own)
     )
-    if not as_wanted or min(map(min, own)) < 0 <= min(map(min, after.padding)):
+    crops = min(map(min, own)) < 0 <= min(map(min, after.padding))
+    # Blocks of channels that are read from one side each crop anyway; what they crop of a pad is zeros.
+    if not as_wanted or (crops and after.symmetric is None):
         return Realisation(after, bypass=True)
     outer: Pairs | None = None
     if after.partial is not None:

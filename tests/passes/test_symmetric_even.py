@@ -43,12 +43,13 @@ def test_before_and_after() -> None:
     new = pr.transform(model, [NAME], example_inputs=image(12, 14), verify="full")
     assert repr(new) == (
         "Sequential(\n"
-        "  (0): RedirectedSequential(\n"
+        "  (0): Sequential(\n"
         "    (0): SymmetricConv2d(3, 8, kernel_size=(2, 2), stride=(1, 1), padding=(1, 1), order='balanced',"
         " symmetric_axes=(0, 1))\n"
         "    (1): ReLU()\n"
         "    (2): ZeroPad2d((1, 2, 1, 2))\n"
-        "    (3): Conv2d(8, 4, kernel_size=(4, 4), stride=(1, 1))\n"
+        "    (3): SymmetricConv2d(8, 4, kernel_size=(4, 4), stride=(1, 1), padding=((1, 0), (1, 0)), order='balanced',"
+        " symmetric_axes=(0, 1))\n"
         "  )\n"
         "  (1): Conv2d(4, 4, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))\n"
         ")"
@@ -220,6 +221,28 @@ def test_idempotent_and_one_convolution_each_and_reverted() -> None:
     new.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(pr.revert(new)(x), model(x))
     assert type(new[0]) is nn.Conv2d
+
+
+@pytest.mark.parametrize("pads", [(0, 1, 0, 1), (1, 0, 0, 1), (1, 1, 1, 1), (3, 1, 0, 0), (0, 0, 2, 5)])
+@pytest.mark.parametrize("kernel", [2, 4])
+def test_zero_pads_before_it_stay_and_layers_may_be_called_one_by_one(pads: tuple[int, ...], kernel: int) -> None:
+    """Padding all channels and then cropping some of what was padded is padding each block on its own sides."""
+    model, x = nn.Sequential(nn.ZeroPad2d(pads), nn.Conv2d(5, 4, kernel)).double(), image(9, 8, channels=5)
+    new = pr.transform(model, [NAME], example_inputs=x, verify="full")
+    assert type(new) is nn.Sequential
+    assert isinstance(new[1], pr.nn.SymmetricConv2d)
+    (site,) = pr.record(new, example_inputs=x).convs()
+    numbers: Any = {"stride": (1, 1), "dilation": (1, 1), "groups": 1, "modes": ("zeros", "zeros")}
+    numbers |= {"padding": site.op.padding, "axes": (0, 1), "order": "balanced"}
+    torch.testing.assert_close(new[1](new[0](x)), naive_symmetric(x, *model[1].parameters(), **numbers), **TIGHT)
+    assert new(x).shape == model(x).shape
+
+
+def test_pads_of_other_kinds_are_read_past() -> None:
+    model, x = nn.Sequential(nn.ReflectionPad2d((0, 1, 0, 1)), nn.Conv2d(5, 4, 2)).double(), image(9, 8, channels=5)
+    new = pr.transform(model, [NAME], example_inputs=x, verify="full")
+    want = symmetric_conv(x, *model[1].parameters(), modes=("reflect", "reflect"))
+    torch.testing.assert_close(new(x), want, **TIGHT)
 
 
 @pytest.mark.parametrize("passes", [[NAME, "partial-padding"], ["partial-padding", NAME]])
