@@ -292,6 +292,6 @@ def _batch_norm_note(
     if not (norms and edits):
         return ()
     return (
-        f"{norms} batch norms keep statistics computed under the old padding: re-estimate them or fine-tune "
+        f"{norms} batch norms keep statistics computed before the rewrite: re-estimate them or fine-tune "
         "(docs/batch-norm.md)",
     )

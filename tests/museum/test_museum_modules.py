@@ -161,7 +161,7 @@ def test_row_17_old_statistics() -> None:
         model(picture()).square().mean().backward()
         optimizer.step()
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert "batch norms keep statistics computed under the old padding" in " ".join(
+    assert "batch norms keep statistics computed before the rewrite" in " ".join(
         str(pr.report(model)).split()
     )
 

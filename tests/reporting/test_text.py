@@ -22,7 +22,7 @@ RESNET = make_plan(
         *(decide(f"layer{i}.conv1", "kept", "unpadded", "a 1x1 kernel sees none") for i in range(36)),
         decide("head.up", "refused", "transposed", "a transposed convolution pads no input"),
     ],
-    notes=("53 batch norms keep statistics computed under the old padding",),
+    notes=("53 batch norms keep statistics computed before the rewrite",),
 )
 
 EXPECTED = """\
@@ -35,7 +35,7 @@ layer4.1.conv2  k3 s1 p1 d1 -> k3 s1 p1 d1 partial  interior(1..1, 1..1)  resnet
 kept 36  unpadded  a 1x1 kernel sees none: layer0.conv1, layer1.conv1, layer2.conv1 and 33 more
 head.up  refused: transposed  a transposed convolution pads no input  net.py:14"""
 
-NOTE = "\nnote       53 batch norms keep statistics computed under the old padding"
+NOTE = "\nnote       53 batch norms keep statistics computed before the rewrite"
 
 
 def rows(text: str, word: str) -> list[str]:
