@@ -92,6 +92,14 @@ FOUND = {
         ),
         ("output-stride{stride=2}",),
     ),
+    "an average pool that is spelled out and is an output": Found(
+        NetSpec(
+            shape=(2, 12, 14),
+            layers=(LayerSpec(2, 2, kernel=(3, 3), stride=(2, 2), padding=(1, 1)),),
+            steps=(Convolve((0,), layer=0), Pool((1,), "avg", kernel=(3, 3), stride=(1, 1), padding=(1, 1))),
+        ),
+        ("output-stride{stride=1}",),
+    ),
     "rates that change while sizes stay": Found(
         NetSpec(
             shape=(1, 30),
