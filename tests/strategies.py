@@ -101,8 +101,8 @@ def conv_specs(
     )
 
 
-FOLLOWED = tuple(kind for kind in KINDS if kind not in ("pad", "transposed_conv"))
-"""Kinds after which every pad that reaches a convolution is part of its step, and no convolution is transposed."""
+FOLLOWED = tuple(kind for kind in KINDS if kind not in ("pad", "transposed_conv", "symmetric_conv"))
+"""Kinds after which every pad that reaches a convolution is part of its step, and all are steps of one kind."""
 
 
 def nets(

@@ -51,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "crop": Kind(kinds.draw_crop, _extended),
     "interpolate": Kind(kinds.draw_interpolate, weight=4),
     "transposed_conv": Kind(kinds.draw_transposed_conv, weight=3),
+    "symmetric_conv": Kind(kinds.draw_symmetric_conv, weight=3),
     "residual": Kind(blocks.draw_residual),
     "skip": Kind(blocks.draw_skip, blocks.can_skip, weight=3),
     "mul": Kind(kinds.draw_mul, linear=False),
@@ -87,7 +88,7 @@ def draw_network(
     grower = Grower(choices, ranks, padded, "pad" in names, linear_only)
     for _ in range(grower.integer(*parts)):
         _draw_part(grower, names)
-    if not any(step.kind in ("conv", "transposed_conv") for step in grower.steps):
+    if not any(step.kind in ("conv", "transposed_conv", "symmetric_conv") for step in grower.steps):
         draw_conv(grower, grower.choose(range(len(grower.shapes))))
         grower.drawn.append("conv")
     return grower.finish()

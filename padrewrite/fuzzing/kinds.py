@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from padrewrite.fuzzing.growing import CHANNELS, Grower
-from padrewrite.fuzzing.layers import NormSpec, PadSpec, Pairs, TransposedSpec, reach
+from padrewrite.fuzzing.layers import NormSpec, PadSpec, Pairs, SymmetricSpec, TransposedSpec, reach
 from padrewrite.fuzzing.networks import (
     AdaptivePool,
     Convolve,
@@ -19,6 +19,7 @@ from padrewrite.fuzzing.networks import (
     Pointwise,
     Pool,
     Shuffle,
+    Symmetric,
     Transpose,
 )
 from padrewrite.fuzzing.reshaping import LINEAR, POINTWISE
@@ -52,6 +53,18 @@ def _transposed_window(g: Grower, n: int) -> tuple[int, int, int, int, int]:
     more = g.integer(0, min(max(stride, dilation) - 1, room - spread))
     padding = g.integer(0, min(2, ((n - 1) * stride + spread + more) // 2))
     return kernel, stride, dilation, padding, more
+
+
+def draw_symmetric_conv(g: Grower, read: int) -> None:
+    channels, rank = g.channels(read), g.rank
+    groups = g.pick([1, 1, *(c for c in range(1, channels + 1) if channels % c == 0)])
+    out = groups * g.integer(1, max(1, min(4, CHANNELS // groups)))
+    widest = {1: (2, 2, 4, 3, 6), 2: (2, 2, 4, 3), 3: (2, 2, 3)}[rank]
+    kernel = tuple(g.pick(widest) for _ in range(rank))
+    stride, dilation = (tuple(g.pick((1, 1, 1, 2)) for _ in range(rank)) for _ in range(2))
+    options: dict[str, Any] = {"groups": groups, "bias": not g.chance(30), "functional": g.chance(25)}
+    options |= {"order": g.pick(("balanced", "balanced", "raster")), "scale": "mean" if g.chance(20) else None}
+    g.emit(Symmetric((read,), g.add(SymmetricSpec(channels, out, kernel, stride, dilation, **options))))
 
 
 def draw_max_pool(g: Grower, read: int) -> None:
@@ -173,7 +186,7 @@ def draw_batch_norm(g: Grower, read: int) -> None:
 
 
 def draw_pointwise(g: Grower, read: int) -> None:
-    fresh = read > 0 and isinstance(g.steps[read - 1], (Convolve, Transpose, Norm))
+    fresh = read > 0 and isinstance(g.steps[read - 1], (Convolve, Transpose, Symmetric, Norm))
     unread = all(read not in step.reads for step in g.steps)
     in_place = fresh and unread  # a value that nothing else needs as it was, as behind a convolution
     names = LINEAR if g.linear else ["relu", *(f for f in POINTWISE if f != "relu_"), *["relu_"] * (3 * in_place)]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from padrewrite.fuzzing.text import Described
+from padrewrite.nn.symmetric import SymmetricConv1d, SymmetricConv2d, SymmetricConv3d
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -109,6 +110,39 @@ class TransposedSpec(Described):
 
 
 @dataclass(frozen=True, repr=False)
+class SymmetricSpec(Described):
+    """One symmetric convolution whose size stays at stride 1; with ``functional`` the net calls ``symmetric_conv``."""
+
+    in_channels: int
+    out_channels: int
+    kernel: Ints
+    stride: Ints = ()
+    dilation: Ints = ()
+    groups: int = 1
+    bias: bool = True
+    order: str = "balanced"
+    scale: str | None = None
+    """Of partial padding."""
+    functional: bool = False
+
+    def __post_init__(self) -> None:
+        _fill(self, stride=1, dilation=1)
+
+    def output(self, shape: Shape) -> Shape | None:
+        channels, *sizes = shape
+        if channels != self.in_channels:
+            return None
+        return (self.out_channels, *((n - 1) // s + 1 for n, s in zip(sizes, self.stride)))
+
+    def module(self) -> nn.Module:
+        kind: Any = (SymmetricConv1d, SymmetricConv2d, SymmetricConv3d)[len(self.kernel) - 1]
+        window = (self.kernel, self.stride, "same", self.dilation)
+        layer = kind(self.in_channels, self.out_channels, *window, self.groups, self.bias, order=self.order)
+        layer.partial_scale = self.scale
+        return layer
+
+
+@dataclass(frozen=True, repr=False)
 class NormSpec(Described):
     """One batch norm, with statistics and scales that are not those of a fresh one."""
 
@@ -140,7 +174,7 @@ class PadSpec(Described):
         return kind(flat(self.amounts), self.value) if made == "Constant" else kind(flat(self.amounts))
 
 
-Layer = LayerSpec | TransposedSpec | NormSpec | PadSpec
+Layer = LayerSpec | TransposedSpec | SymmetricSpec | NormSpec | PadSpec
 
 
 def flat(pairs: Pairs) -> tuple[int, ...]:

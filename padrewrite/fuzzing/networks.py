@@ -14,9 +14,19 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from padrewrite.fuzzing.layers import Layer, LayerSpec, NormSpec, PadSpec, Shape, TransposedSpec
+from padrewrite.fuzzing.layers import Layer, LayerSpec, NormSpec, PadSpec, Shape, SymmetricSpec, TransposedSpec
 from padrewrite.fuzzing.reshaping import Crop, Interpolate, Merge, Pad, Pointwise, Shuffle
-from padrewrite.fuzzing.steps import AdaptivePool, Convolve, GlobalPool, Norm, PadLayer, Pool, Step, Transpose
+from padrewrite.fuzzing.steps import (
+    AdaptivePool,
+    Convolve,
+    GlobalPool,
+    Norm,
+    PadLayer,
+    Pool,
+    Step,
+    Symmetric,
+    Transpose,
+)
 from padrewrite.fuzzing.text import Described
 
 __all__ = [
@@ -39,6 +49,8 @@ __all__ = [
     "Pool",
     "Shuffle",
     "Step",
+    "Symmetric",
+    "SymmetricSpec",
     "Transpose",
     "TransposedSpec",
 ]

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from padrewrite.fuzzing.layers import Layer, LayerSpec, NormSpec, PadSpec
-from padrewrite.fuzzing.networks import Convolve, NetSpec, Norm, Step, Transpose
+from padrewrite.fuzzing.networks import Convolve, NetSpec, Norm, Step, Symmetric, Transpose
 from padrewrite.fuzzing.results import Result
 
 
@@ -113,7 +113,7 @@ def _fitted(spec: NetSpec) -> NetSpec:
     shapes, layers = [spec.shape], list(spec.layers)
     for step in spec.steps:
         given = [shapes[i] for i in step.reads]
-        if isinstance(step, (Convolve, Transpose, Norm)):
+        if isinstance(step, (Convolve, Transpose, Symmetric, Norm)):
             layers[step.layer] = _taking(layers[step.layer], given[0][0])
         output = step.output(given, layers)
         if output is None:

@@ -19,11 +19,13 @@ from padrewrite.fuzzing.layers import (
     PadSpec,
     Pairs,
     Shape,
+    SymmetricSpec,
     TransposedSpec,
     flat,
     padded,
 )
 from padrewrite.fuzzing.text import Described
+from padrewrite.ops.symmetric import symmetric_conv
 
 if TYPE_CHECKING:
     from padrewrite.fuzzing.networks import Net
@@ -89,6 +91,27 @@ class Transpose(Step):
         function: Any = getattr(F, f"conv_transpose{net.spec.rank}d")
         numbers = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
         return function(read[0], module.weight, module.bias, *numbers)
+
+
+@dataclass(frozen=True, repr=False)
+class Symmetric(Step):
+    """A call of a symmetric convolution."""
+
+    kind: ClassVar[str] = "symmetric_conv"
+    layer: int
+
+    def output(self, shapes: Sequence[Shape], layers: Sequence[Layer]) -> Shape | None:
+        layer = layers[self.layer]
+        return layer.output(shapes[0]) if isinstance(layer, SymmetricSpec) else None
+
+    def run(self, read: Sequence[Tensor], net: Net) -> Tensor:
+        module, layer = net.layers[self.layer], net.spec.layers[self.layer]
+        assert isinstance(layer, SymmetricSpec)
+        if not layer.functional:
+            return module(read[0])
+        options: dict[str, Any] = {"order": layer.order, "scale": layer.scale, "groups": layer.groups}
+        given: Any = module
+        return symmetric_conv(read[0], given.weight, given.bias, layer.stride, layer.dilation, **options)
 
 
 @dataclass(frozen=True, repr=False)

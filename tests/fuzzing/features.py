@@ -20,6 +20,8 @@ from padrewrite.fuzzing.networks import (
     Pool,
     Shuffle,
     Step,
+    Symmetric,
+    SymmetricSpec,
     Transpose,
     TransposedSpec,
 )
@@ -44,7 +46,7 @@ def _of_step(spec: NetSpec, step: Step) -> Iterator[str]:
             yield from (f"{name} {word}" for word in tell(spec, step))
 
 
-def _window(layer: LayerSpec | TransposedSpec) -> Iterator[str]:
+def _window(layer: LayerSpec | TransposedSpec | SymmetricSpec) -> Iterator[str]:
     yield from ("odd" if k % 2 else "even" for k in layer.kernel if k > 1)
     yield from ("strided" for s in layer.stride if s > 1)
     yield from ("dilated" for d, k in zip(layer.dilation, layer.kernel) if d > 1 and k > 1)
@@ -137,9 +139,20 @@ def _merge(spec: NetSpec, step: Any) -> Iterator[str]:
         yield "of many"
 
 
+def _symmetric(spec: NetSpec, step: Any) -> Iterator[str]:
+    layer: Any = spec.layers[step.layer]
+    yield from _window(layer)
+    yield layer.order
+    if layer.scale is not None:
+        yield "scaled"
+    if layer.in_channels // layer.groups < 2 ** sum(k % 2 == 0 for k in layer.kernel):
+        yield "of few channels"
+
+
 _TELLERS: list[tuple[type[Step], Callable[[NetSpec, Any], Iterator[str]]]] = [
     (Convolve, _convolve),
     (Transpose, _transpose),
+    (Symmetric, _symmetric),
     (Pool, _pool),
     (AdaptivePool, lambda spec, step: iter([step.how])),
     (GlobalPool, lambda spec, step: iter([step.how])),

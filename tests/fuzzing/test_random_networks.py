@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 from padrewrite.fuzzing import networks as names
 from padrewrite.fuzzing.choices import Choices, Drawn, Seeded
 from padrewrite.fuzzing.drawing import KINDS, draw_network, networks, seeded_network
-from padrewrite.fuzzing.networks import Convolve, GlobalPool, Interpolate, NetSpec, Norm, Pointwise, Shuffle, Transpose
+from padrewrite.fuzzing.networks import (
+    Convolve,
+    GlobalPool,
+    Interpolate,
+    NetSpec,
+    Norm,
+    Pointwise,
+    Shuffle,
+    Symmetric,
+    Transpose,
+)
 
 from .features import features
 
@@ -36,6 +46,8 @@ FEATURES = {
     *("Convolve same in another mode",),
     *(f"Transpose {word}" for word in WINDOWS),
     *("Transpose padded", "Transpose with output padding"),
+    *(f"Symmetric {word}" for word in WINDOWS if word != "functional"),
+    *("Symmetric balanced", "Symmetric raster", "Symmetric scaled", "Symmetric of few channels"),
     *("Pool max", "Pool avg", "Pool padded", "Pool dilated", "Pool overlapping", "Pool ceil mode"),
     *("Pool without counting padding", "AdaptivePool max", "AdaptivePool avg"),
     *("GlobalPool mean", "GlobalPool amax", "GlobalPool sum"),
@@ -91,7 +103,7 @@ def test_nothing_is_starved() -> None:
 
 
 def test_every_network_has_a_convolution_and_several_have_many() -> None:
-    counts = [sum(isinstance(s, (Convolve, Transpose)) for s in spec.steps) for spec in SPECS]
+    counts = [sum(isinstance(s, (Convolve, Transpose, Symmetric)) for s in spec.steps) for spec in SPECS]
     assert min(counts) == 1
     assert sum(count >= 4 for count in counts) > len(SPECS) / 4
 
