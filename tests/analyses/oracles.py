@@ -77,7 +77,8 @@ class Convolutions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "").startswith("conv") and isinstance(result, Tensor):
+        name = getattr(func, "__name__", "")
+        if (name.startswith("conv") or name == "symmetric_conv") and isinstance(result, Tensor):
             self.results.append(result)
         return result
 
