@@ -7,6 +7,10 @@ class PadrewriteError(Exception):
     """Base of all errors raised on purpose. Whatever raised it changed nothing."""
 
 
+class SettingsError(PadrewriteError):
+    """An environment variable names what cannot be used."""
+
+
 class ModelError(PadrewriteError):
     """The object given is not a model that can be rewritten here (not a module, or a wrapper to unwrap)."""
 

@@ -3,6 +3,9 @@
 A chain of windows reaches a product of one set per axis. Merges make unions, and a union of products is in general not
 a product, so a support is a list of products (terms) of which none contains another. What arrives through a global
 pool or a norm's statistics is kept apart, as context: it reaches everything and would hide the rest.
+
+All channels of a tensor are taken to depend on the same positions. A symmetric convolution reads some channels from one
+side and some from another: behind a concatenation of branches along the channels, its support is an upper bound.
 """
 
 from __future__ import annotations

@@ -123,6 +123,10 @@ def run_passes(args: Namespace) -> int:
 def run_bench(args: Namespace) -> int:
     from padrewrite.benchmarking import run_bench as measure
 
+    if args.symmetric:
+        return _bench_symmetric(args)
+    if args.model is None or not args.passes or args.tune:
+        raise InputsError("bench wants a MODEL and -p PASS, or --symmetric CxN (and then perhaps --tune FILE).")
     model, inputs = _load(args)
     if inputs is None:
         raise InputsError("bench runs the model: give --input, as in --input 1x3x224x224.")
@@ -133,6 +137,23 @@ def run_bench(args: Namespace) -> int:
     measured = measure(model, new, inputs, device=args.device, channels_last=args.channels_last, **options)
     if args.output:
         _write(args.output, measured.to_json(raw=True))
+    if args.json:
+        print(measured.to_json())
+    else:
+        show(lambda width: [measured])
+    return OK
+
+
+def _bench_symmetric(args: Namespace) -> int:
+    from padrewrite.benchmarking.symmetric import bench_symmetric
+    from padrewrite.ops.formulations import table_json
+
+    numbers = {"rounds": args.rounds, "warmup": args.warmup, "threads": args.threads, "device": args.device}
+    measured = bench_symmetric(args.symmetric, channels_last=args.channels_last, **numbers)
+    if args.tune:
+        _write(args.tune, table_json(measured.rows()))
+    if args.output:
+        _write(args.output, measured.to_json())
     if args.json:
         print(measured.to_json())
     else:

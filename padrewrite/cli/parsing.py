@@ -110,9 +110,17 @@ def _add_passes(commands: _Commands[ArgumentParser]) -> None:
 
 def _add_bench(commands: _Commands[ArgumentParser]) -> None:
     parser = _command(commands, "bench", "measure the rewritten model against the original")
-    _add_model(parser)
+    _add_model(parser, nargs="?")
     _add_checkpoint(parser)
-    _add_passes_option(parser)
+    _add_passes_option(parser, required=False)
+    parser.add_argument(
+        "--symmetric",
+        action="append",
+        type=parse_size,
+        metavar="CxN",
+        help="instead of a model: symmetric 2x2 convolutions of C channels on NxN maps, in every formulation",
+    )
+    parser.add_argument("--tune", metavar="FILE", help="with --symmetric: write the table of the fastest formulations")
     _add_selectors(parser)
     parser.add_argument("--mode", action="append", choices=("eager", "compiled"), help="default: both")
     parser.add_argument("--phase", action="append", choices=("eval", "train"), help="default: both")
@@ -146,8 +154,8 @@ def _add_demo(commands: _Commands[ArgumentParser]) -> None:
     )
 
 
-def _add_model(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="package.module:callable")
+def _add_model(parser: ArgumentParser, **options: Any) -> None:
+    parser.add_argument("model", metavar="MODEL", help="package.module:callable", **options)
     parser.add_argument("--kwargs", type=parse_kwargs, default={}, metavar="JSON", help="the callable's arguments")
     parser.add_argument(
         *("-i", "--input"),

@@ -9,13 +9,14 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.fx as fx
+from torch import Tensor
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer
 
 from padrewrite.emitting.convolutions import Hidden
 from padrewrite.ops.conv import is_our_conv
+from padrewrite.ops.formulations import choose
 from padrewrite.ops.partial import border_form, partial_conv, read_window
 from padrewrite.ops.symmetric import read_symmetric, symmetric_conv, symmetric_form
 
@@ -45,17 +46,18 @@ def lower(nodes: fx.Graph, original: fx.Graph) -> fx.Graph:
     return nodes
 
 
-def _partial(given: dict[str, Any], shape: Sequence[int], dtype: torch.dtype) -> Any:
+def _partial(given: dict[str, Any], shape: Sequence[int], value: Tensor) -> Any:
     window = read_window(tuple(shape[2:]), given["stride"], given["padding"], given["dilation"])
     tensors = (given["x"], given["weight"], given["bias"])
-    return border_form(*tensors, window, given["groups"], scale=given["scale"], outer=given["outer"], dtype=dtype)
+    return border_form(*tensors, window, given["groups"], scale=given["scale"], outer=given["outer"], dtype=value.dtype)
 
 
-def _symmetric(given: dict[str, Any], shape: Sequence[int], dtype: torch.dtype) -> Any:
+def _symmetric(given: dict[str, Any], shape: Sequence[int], value: Tensor) -> Any:
     numbers = (given[name] for name in ("stride", "dilation", "order", "padding", "axes", "modes"))
     window, symmetry, modes = read_symmetric(tuple(shape[2:]), *numbers)
     tensors = (given["x"], given["weight"], given["bias"])
-    options: dict[str, Any] = {"modes": modes, "scale": given["scale"], "dtype": dtype}
+    options: dict[str, Any] = {"modes": modes, "scale": given["scale"], "dtype": value.dtype}
+    options["formulation"] = given["formulation"] or choose(value, shape[1] * given["groups"])
     return symmetric_form(*tensors, window, given["groups"], symmetry, shape[1], **options)
 
 
@@ -84,7 +86,7 @@ def _expand(node: fx.Node, tracer: GraphAppendingTracer) -> None:
     before = node.prev
     with node.graph.inserting_before(node):
         given = {name: map_aggregate(value, proxy) for name, value in call.arguments.items()}
-        new: fx.Node = _FORMS[node.target](given, shape, node.meta["example_value"].dtype).node
+        new: fx.Node = _FORMS[node.target](given, shape, node.meta["example_value"]).node
     while before.next is not node:
         before = before.next
         before.meta.update({key: node.meta[key] for key in _SHARED if key in node.meta})

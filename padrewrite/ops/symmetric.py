@@ -25,13 +25,12 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from padrewrite.ops.directions import ORDERS, Block, Symmetry, even_axes, reach_of, same_padding, window_of
+from padrewrite.ops.formulations import FORMULATIONS, choose
 from padrewrite.ops.pad import MODES, pad_axes
 from padrewrite.ops.partial import Padding, Pairs, check_scale, convolve_zeros, flat, read_window, rescaled
 from padrewrite.ops.window import Ints, Window
 
 Blocks: TypeAlias = tuple[Block, ...]
-
-FORMULATIONS = ("concat", "embedded", "crops")
 
 
 def symmetric_conv(
@@ -64,7 +63,8 @@ def symmetric_conv(
         modes: per axis how the border is filled (zeros, reflect, replicate or circular); default zeros.
         scale: None, or ``"mean"`` or ``"sqrt"``: partial padding on the axes padded with zeros. An output is then
             scaled by ``2k / (n + m)`` per symmetric axis, n and m the real taps of a window before and one after.
-        formulation: one of ``FORMULATIONS``; by default the one that is fast here. The result is the same.
+        formulation: one of ``FORMULATIONS``; by default that of the table in ``padrewrite.ops.formulations``. All
+            are one function, up to rounding.
 
     Returns:
         ``(N, out, *out_spatial)``.
@@ -83,7 +83,7 @@ def symmetric_conv(
         modes=filled,
         scale=scale,
         stored=stored,
-        formulation=formulation or "concat",
+        formulation=formulation or choose(x, int(weight.shape[1]) * groups),
     )
 
 

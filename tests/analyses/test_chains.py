@@ -20,6 +20,7 @@ import padrewrite as pr
 from padrewrite.analyses.chains import Chain, Gridding, find_chains
 from padrewrite.analyses.layout import read_layout
 from padrewrite.fuzzing.drawing import KINDS
+from padrewrite.fuzzing.networks import Symmetric
 
 X = torch.zeros(1, 3, 12, 14)
 
@@ -272,7 +273,7 @@ def test_no_parallel_branch_is_ever_in_a_chain(spec: NetSpec) -> None:
     """Read off the specification: whatever window a convolution depends on, the one before it in the chain does too."""
     spec = replace(spec, batch=1)
     graph = pr.record(spec.build(), example_inputs=spec.draw_input())
-    values = [value for value, step in enumerate(spec.steps, 1) if isinstance(step, Convolve)]
+    values = [value for value, step in enumerate(spec.steps, 1) if isinstance(step, (Convolve, Symmetric))]
     made_by = dict(zip([s.id for s in graph.convs() if s.op.spec()["transposed"] is False], values, strict=True))
     flow: nx.DiGraph[int] = nx.DiGraph((read, v) for v, step in enumerate(spec.steps, 1) for read in step.reads)
     for chain in find_chains(read_layout(graph)):
@@ -285,7 +286,7 @@ def test_no_parallel_branch_is_ever_in_a_chain(spec: NetSpec) -> None:
 
 def wide(spec: NetSpec, axis: int) -> set[int]:
     """Values made by convolutions of more than one tap along an axis."""
-    steps = [(value, step) for value, step in enumerate(spec.steps, 1) if isinstance(step, Convolve)]
+    steps = [(value, step) for value, step in enumerate(spec.steps, 1) if isinstance(step, (Convolve, Symmetric))]
     return {value for value, step in steps if spec.layers[step.layer].kernel[axis] > 1}
 
 

@@ -23,7 +23,9 @@ from padrewrite.analyses.support import Support, Supports, positions, reached
 from padrewrite.fuzzing.drawing import KINDS
 from padrewrite.fuzzing.networks import AdaptivePool, GlobalPool
 
-ALL = tuple(KINDS)
+ALL = tuple(kind for kind in KINDS if kind != "symmetric_conv")
+SAME = ("symmetric_conv", "conv", "batch_norm", "avg_pool", "add", "crop", "interpolate")
+"""Kinds behind which all channels depend on the same positions: it does not matter which are read from which side."""
 
 
 def tracked_in(layout: Layout) -> list[Origin]:
@@ -82,6 +84,13 @@ def test_random_networks(spec: NetSpec) -> None:
 def test_random_volumes(spec: NetSpec) -> None:
     spec = without_cancelling(spec)
     check_exact(flat_net(spec), spec.draw_input(), has_global_pool(spec))
+
+
+@settings(max_examples=max(8, settings.default.max_examples // 3))
+@given(nets(ranks=(1, 2), kinds=SAME, linear_only=True, parts=(2, 5)))
+def test_networks_with_symmetric_convolutions(spec: NetSpec) -> None:
+    spec = without_cancelling(spec)
+    check_exact(flat_net(spec), spec.draw_input())
 
 
 class Branches(nn.Module):

@@ -1,0 +1,75 @@
+"""The benchmark of symmetric convolutions; and what no clock is needed for: memory, kernels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch._inductor.utils import fresh_cache, run_and_get_code
+
+from padrewrite.benchmarking.intervals import Estimate
+from padrewrite.benchmarking.symmetric import ODD, PLAIN, VARIANTS, Blocks, SymmetricBench, bench_symmetric
+from padrewrite.ops.formulations import Row
+
+SMALL: dict[str, Any] = {"batch": 2, "depth": 1, "rounds": 1, "warmup": 0}
+
+
+@pytest.fixture(scope="module")
+def measured() -> SymmetricBench:
+    return bench_symmetric([(8, 6)], variants=(PLAIN, ODD, "concat"), **SMALL)
+
+
+@pytest.mark.compile
+def test_nothing_more_is_saved_for_backward_than_for_a_plain_even_kernel(measured: SymmetricBench) -> None:
+    """Eager: one padded map of the input's channels, which the convolution keeps."""
+    (case,) = measured.cases
+    assert case.saved["concat"] == case.saved[PLAIN]
+    assert set(case.kernels) == {PLAIN, ODD, "concat"}
+
+
+@pytest.mark.compile
+def test_its_record(measured: SymmetricBench) -> None:
+    content = json.loads(measured.to_json())
+    assert content["schema"] == "padrewrite.bench-symmetric/1"
+    assert [timing["name"] for timing in content["cases"][0]["comparison"]["timings"]] == [PLAIN, ODD, "concat"]
+    assert measured.cases[0].to_odd(ODD).value == 1
+
+
+@pytest.mark.compile
+def test_the_fastest_become_the_table(measured: SymmetricBench) -> None:
+    (case,) = measured.cases
+
+    def timed(channels: int, best: str) -> Any:
+        times = {name: 1.0 if name == best else 2.0 for name in ("concat", "embedded", "crops")}
+        base = case.comparison.timings[0]
+        timings = [replace(base, name=name, ratio=Estimate(t, t, t, 1.0)) for name, t in times.items()]
+        return replace(case, channels=channels, comparison=replace(case.comparison, timings=tuple(timings)))
+
+    cases = (timed(64, "concat"), timed(16, "embedded"), timed(128, "concat"))
+    assert replace(measured, cases=cases).rows() == (
+        Row("cpu", "any", 0, "embedded"),
+        Row("cpu", "any", 64, "concat"),
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_keep_the_size(variant: str) -> None:
+    assert Blocks(variant, 8, 2)(torch.randn(2, 8, 6, 7)).shape == (2, 8, 6, 7)
+
+
+@pytest.mark.compile
+def test_compiled_it_launches_no_kernel_more_than_a_padded_even_convolution() -> None:
+    """Forward and backward of batch norm, ReLU and convolution: as many fused functions."""
+    launched: dict[str, list[int]] = {}
+    for variant in (PLAIN, "concat"):
+        torch._dynamo.reset()
+        compiled: Any = torch.compile(Blocks(variant, 8, 2).train())
+        x = torch.randn(2, 8, 6, 7, requires_grad=True)
+        with fresh_cache():
+            _, codes = run_and_get_code(lambda c=compiled, x=x: c(x).square().mean().backward())
+        launched[variant] = [code.count("async_compile.cpp_pybinding(") for code in codes]
+    assert launched["concat"] == launched[PLAIN]
+    assert len(launched["concat"]) == 2
