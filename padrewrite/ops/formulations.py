@@ -39,12 +39,18 @@ DEFAULT = (Row("cpu", "any", 0, "concat"), Row("cuda", "any", 0, "concat"))
 
 def choose(x: Tensor, channels: int, table: Sequence[Row] | None = None) -> str:
     """The formulation for an input: the row with the most channels that it has, of those for its device and format."""
-    rows = [row for row in table or TABLE if row.device == x.device.type and row.channels <= channels]
-    if any(row.layout != "any" for row in rows):
-        last = x.dim() in _CHANNELS_LAST and x.is_contiguous(memory_format=_CHANNELS_LAST[x.dim()])
-        layout = "channels_last" if last and not x.is_contiguous() else "contiguous"
-        rows = [row for row in rows if row.layout in ("any", layout)]
-    return max(rows, key=lambda row: row.channels).formulation if rows else "concat"
+    found, most = "concat", -1
+    for row in table or TABLE:
+        fits = row.device == x.device.type and most < row.channels <= channels
+        if fits and (row.layout == "any" or row.layout == _layout(x)):
+            found, most = row.formulation, row.channels
+    return found
+
+
+def _layout(x: Tensor) -> str:
+    """Asked only if the table distinguishes: torch.compile guards on what is asked."""
+    last = x.dim() in _CHANNELS_LAST and x.is_contiguous(memory_format=_CHANNELS_LAST[x.dim()])
+    return "channels_last" if last and not x.is_contiguous() else "contiguous"
 
 
 def table_json(rows: Sequence[Row]) -> str:
