@@ -175,7 +175,8 @@ octresnet50b_ad2 peleenet pfpcnet pnasnet5large polynet prnet proxylessnas_cpu p
 pyramidnet110_a48_cifar10 quartznet15x5_en raft_things regnetx002 regnety002 resattnet56 resnestabc14 resnet50
 resnetd50b resnext26_32x2d revnet38 scnet50 selecsls42 senet16 seresnext50_32x4d shakeshakeresnet20_2x16d_cifar10
 shufflenet_g1_w1 sknet50 sparsenet121 spnasnet sqnxt23_w1 tresnet_m vgg11 vovnet27s wrn16_10_cifar10
-wrn20_10_1bit_cifar10 wrn50_2 xdensenet121_2 xdensenet40_2_k24_bc_cifar10 zfnet
+wrn20_10_1bit_cifar10 wrn50_2 xdensenet121_2 xdensenet40_2_k24_bc_cifar10 zfnet icnet_resnetd50b lednet mixnet_s
+pspnet_resnetd50b raft_small segnet sinet_cityscapes sqnet_cityscapes superpointnet xception
 """
 """Networks that take minutes each, or that stand for a family of which another is here: a sweep that is not given the
 time for all comes to them last."""
