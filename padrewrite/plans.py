@@ -182,16 +182,26 @@ class Plan:
 
 def restated(plan: Plan, carried: Mapping[str, Carried]) -> Plan:
     """The plan with the bounds that were measured when it was written, of the weights that were found there."""
-    promised = {edit.site.id: edit.bound is not None for edit in plan.edits if edit.site.id in carried}
-    edits = tuple(replace(e, bound=carried[e.site.id].bound) if promised.get(e.site.id) else e for e in plan.edits)
+    promised = {edit.site.id: edit.bound is not None for edit in plan.edits if _carries(edit)}
+    edits = tuple(
+        replace(e, bound=found.bound if (found := carried.get(e.site.id)) else None) if promised.get(e.site.id) else e
+        for e in plan.edits
+    )
     decisions = tuple(
-        _restated(d, carried[d.site], promised[d.site]) if d.site in promised and "branches" in d.after else d
+        _restated(d, carried.get(d.site), promised[d.site]) if d.site in promised and "branches" in d.after else d
         for d in plan.decisions
     )
     return replace(plan, edits=edits, decisions=decisions)
 
 
-def _restated(decision: Decision, found: Carried, promised: bool) -> Decision:
+def _carries(edit: Edit) -> bool:
+    return edit.assembly is not None and edit.assembly.carry is not None
+
+
+def _restated(decision: Decision, found: Carried | None, promised: bool) -> Decision:
+    if found is None:
+        contract = "bounded" if promised else decision.contract
+        return replace(decision, contract=contract, reason="weights on meta: nothing was measured")
     contract = str(Contract.bounded(found.bound)) if promised else decision.contract
     return replace(decision, contract=contract, reason=told(found, promised))
 

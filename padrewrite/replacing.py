@@ -148,10 +148,15 @@ def _not_carried(module: Any, after: Assembly) -> Check | None:
     if after.carry is None:
         return None
     weight: Tensor = module.weight
-    if weight.is_meta or hasattr(weight, "full_tensor") or not weight.is_floating_point():
-        where = "on meta" if weight.is_meta else "sharded" if hasattr(weight, "full_tensor") else str(weight.dtype)
-        return Check("no-values", False, f"its weight is {where}: there are no real numbers to carry over")
-    return None
+    kinds = {
+        "on meta": weight.is_meta,
+        "sharded": hasattr(weight, "full_tensor"),
+        str(weight.dtype).removeprefix("torch."): not weight.is_floating_point(),
+    }
+    what = next((kind for kind, found in kinds.items() if found), None)
+    if what is None and not bool(weight.isfinite().all()):
+        what = "not finite everywhere"
+    return None if what is None else Check("no-values", False, f"its weight is {what}: nothing can be carried over")
 
 
 def _not_droppable(modules: Modules, after: Assembly) -> Check | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -262,6 +263,22 @@ class Test05OriginalCheckpointsLoad:
         assert torch.equal(back(picture()), trained(picture()))
         assert list(new.state_dict()) == list(trained.state_dict())
 
+    def test_of_replaced_and_added_layers_too(self) -> None:
+        """Weights are carried over as by the rewrite itself; what is new adds nothing."""
+        trained, passes = large_and_small(), ["separable-kernel{mid=2}", "boundary-refinement{at=2}"]
+        new = pr.transform(large_and_small(), passes, example_inputs=picture())
+        new.load_state_dict(trained.state_dict(), strict=True)
+        fresh = pr.transform(trained, passes, example_inputs=picture())
+        assert torch.equal(new(picture()), fresh(picture()))
+        assert set(new.state_dict()) != set(trained.state_dict())
+        again = pr.transform(large_and_small(), passes, example_inputs=picture())
+        again.load_state_dict(new.state_dict(), strict=True)
+        assert torch.equal(again(picture()), new(picture()))
+
+
+def large_and_small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 7, padding=3), nn.ReLU(), nn.Conv2d(4, 4, 1)).eval()
+
 
 HASHED = """
 import json, sys, torch
@@ -270,6 +287,8 @@ from writing.nets import CIRCULAR, PARTIAL, REFLECT, Branchy, picture
 import padrewrite as pr
 torch.manual_seed(0)
 net = Branchy().eval()
+large = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 7, padding=3))
+print(pr.plan(large, ["separable-kernel{mid=2}"], example_inputs=picture()).to_json())
 for passes in (PARTIAL, CIRCULAR, [*CIRCULAR, *PARTIAL]):
     for inputs in (picture(), None):
         plan = pr.plan(net, passes, example_inputs=inputs, exclude=["re:normed", "head"])
@@ -336,6 +355,20 @@ class Test07RevertAndReplay:
             )
             < 1e-5
         )
+
+    def test_replaced_parameters_come_back(self) -> None:
+        """From this process, or from the original; the others keep their current values."""
+        net, passes = large_and_small(), ["separable-kernel{mid=2}"]
+        new = pr.transform(net, passes, example_inputs=picture())
+        with torch.no_grad():
+            new[2].bias.add_(1)
+        wanted = net(picture()) + 1
+        stored = pickle.loads(pickle.dumps(new))
+        assert far(pr.revert(new)(picture()), wanted) < 1e-6
+        with pytest.raises(RevertError, match="original="):
+            pr.revert(stored)
+        assert far(pr.revert(stored, original=net)(picture()), wanted) < 1e-6
+        assert [(n, type(m)) for n, m in stored.named_modules()] == [(n, type(m)) for n, m in net.named_modules()]
 
     @pytest.mark.parametrize(
         "inputs", [None, picture(), {"image": picture(), "scale": 2.0}], ids=["tree", "x", "dict"]

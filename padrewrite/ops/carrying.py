@@ -18,8 +18,8 @@ from torch import Tensor
 from padrewrite.ops.assembly import Assembly, Carry
 from padrewrite.ops.conv import Conv, emit_conv
 from padrewrite.ops.cornering import project, unfold
-from padrewrite.ops.factoring import Factors, alternate, refold, spectrum, truncate
-from padrewrite.ops.separable import ORDERS, full_rank, mid_of, with_mid
+from padrewrite.ops.factoring import Factors, alternate, decompose, refold, truncate
+from padrewrite.ops.separable import ORDERS, mid_of, with_mid
 from padrewrite.ops.window import Window
 
 EXACT = 1e-10
@@ -157,17 +157,23 @@ def _settle_mid(old: Conv, new: Assembly, weight: Tensor) -> Assembly:
         return new
     kernel = _whole(old, new, weight)
     lost = (1 - carry.energy) * float(kernel.square().sum())
-    low, high = 1, full_rank(replace(old, window=new.window)) // old.groups
-    if len(new.branches) == 1:
-        squares = spectrum(kernel, new.branches[0].name).square().sum(0)
-        kept = squares.cumsum(0) >= float(squares.sum()) - lost - 1e-12 * float(squares.sum())
-        low = high = int(kept.int().argmax()) + 1
+    wholes = {branch.name: decompose(kernel, branch.name) for branch in new.branches}
+    # One branch alone needs that many; two together need no more.
+    high = min(_fewest(values.square().sum(0), lost) for _, values, _ in wholes.values())
+    low = high if len(wholes) == 1 else 1
     while low < high:
         middle = (low + high) // 2
         errors: list[float] = []
-        alternate(kernel, middle, errors)
-        low, high = (low, middle) if min(errors) <= lost else (middle + 1, high)
+        alternate(kernel, middle, errors, wholes, lost)
+        low, high = (low, middle) if errors[-1] <= lost else (middle + 1, high)
     return replace(with_mid(new, low * old.groups), carry=replace(carry, energy=None))
+
+
+def _fewest(squares: Tensor, lost: float) -> int:
+    """How many of the largest must be kept to lose no more."""
+    total = float(squares.sum())
+    kept = squares.cumsum(0) >= total - lost - 1e-12 * total
+    return int(kept.int().argmax()) + 1
 
 
 def _factorise(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) -> State:

@@ -7,6 +7,7 @@ factors are matrices: ``left`` unfolds rows (outer, kx) by columns (inner, ky), 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,15 @@ from torch import Tensor
 
 UNFOLDED = {"left": (0, 1, 4, 2, 3), "right": (0, 1, 3, 2, 4)}
 """Per branch the kernel's dimensions in the order of its matrix: group, rows, columns."""
-SWEEPS, ENOUGH = 200, 1e-6
-"""Alternations at most, and the relative gain of the squared error below which they end."""
-_GROW = 5
+SWEEPS, ENOUGH = 100, 5e-3
+"""Alternations at most, and the relative gain of the squared error, over a few of them, below which they end."""
+_STRIDE = 5
 """Alternations between two looks at the error."""
+LARGE = 512
+"""Matrices with more rows and columns are decomposed by the eigenvectors of their Gram matrix, in less time."""
+
+Decomposition = tuple[Tensor, Tensor, Tensor]
+"""Left singular vectors, singular values and right singular vectors of each group's matrix, largest first."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +52,69 @@ def refold(matrix: Tensor, branch: str, shape: torch.Size) -> Tensor:
     return moved.permute([order.index(d) for d in range(5)])
 
 
-def truncate(kernel: Tensor, branch: str, mid: int) -> Factors:
+def decompose(kernel: Tensor, branch: str) -> Decomposition:
+    """The singular value decomposition of the matrices that a branch factorises."""
+    matrix = unfold(kernel, branch)
+    if min(matrix.shape[1:]) <= LARGE:
+        u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+        return u, s, v
+    if matrix.shape[1] > matrix.shape[2]:
+        v, s, u = _by_gram(matrix.mT)
+        return u.mT, s, v.mT
+    return _by_gram(matrix)
+
+
+def _by_gram(matrix: Tensor) -> Decomposition:
+    """Of a wide matrix. What squaring loses in the small values, a second step on the matrix itself brings back."""
+    vectors = torch.linalg.eigh(matrix @ matrix.mT).eigenvectors.flip(-1)
+    basis, rest = torch.linalg.qr((vectors.mT @ matrix).mT)
+    inner, values, outer = torch.linalg.svd(rest.mT)
+    return vectors @ inner, values, outer @ basis.mT
+
+
+def truncate(kernel: Tensor, branch: str, mid: int, whole: Decomposition | None = None) -> Factors:
     """The best factors with ``mid`` middle channels per group: none have a smaller square error (Eckart, Young)."""
-    u, s, v = torch.linalg.svd(unfold(kernel, branch), full_matrices=False)
+    u, s, v = decompose(kernel, branch) if whole is None else whole
     found = min(mid, s.shape[-1])
     return _widened(Factors(u[..., :found] * s[..., None, :found], v[..., :found, :]), mid)
 
 
-def spectrum(kernel: Tensor, branch: str) -> Tensor:
-    """Singular values per group, ``(groups, rank)``, largest first."""
-    return torch.linalg.svdvals(unfold(kernel, branch))
-
-
-def alternate(kernel: Tensor, mid: int, errors: list[float] | None = None) -> dict[str, Factors]:
+def alternate(
+    kernel: Tensor,
+    mid: int,
+    errors: list[float] | None = None,
+    wholes: Mapping[str, Decomposition] | None = None,
+    wanted: float = 0.0,
+) -> dict[str, Factors]:
     """Factors of two branches: each branch in turn is fitted to what the other leaves of the kernel.
 
     It begins with the better single branch alone and never gets worse: every step is a least-squares solution in one
-    factor. ``errors`` receives the square error after each look.
+    factor.
+
+    Args:
+        errors: receives the square error at the start and after each few alternations.
+        wholes: the decompositions of both branches, if they are known.
+        wanted: a square error that is small enough to stop.
     """
-    starts = {name: truncate(kernel, name, mid) for name in UNFOLDED}
+    starts = {name: truncate(kernel, name, mid, None if wholes is None else wholes[name]) for name in UNFOLDED}
     total = float(kernel.square().sum())
     wrong = {name: float((unfold(kernel, name) - f.product).square().sum()) for name, f in starts.items()}
     first = min(wrong, key=lambda name: (wrong[name], name))
     second = next(name for name in UNFOLDED if name != first)
     factors = {first: starts[first], second: _nothing(kernel, second, mid)}
-    before = wrong[first]
     errors = [] if errors is None else errors
-    errors.append(before)
-    for _ in range(0, SWEEPS, _GROW):
-        if before <= 1e-28 * total:
+    errors.append(wrong[first])
+    for _ in range(0, SWEEPS, _STRIDE):
+        if errors[-1] <= max(wanted, 1e-28 * total):
             break
-        for _ in range(_GROW):
+        for _ in range(_STRIDE):
             for name, other in ((second, first), (first, second)):
                 left = kernel - refold(factors[other].product, other, kernel.shape)
                 factors[name] = _improved(unfold(left, name), factors[name])
         rest = kernel - sum(refold(f.product, name, kernel.shape) for name, f in factors.items())
         errors.append(float(rest.square().sum()))
-        if before - errors[-1] <= ENOUGH * before:
+        if errors[-2] - errors[-1] <= ENOUGH * errors[-2]:
             break
-        before = errors[-1]
     return {name: factors[name] for name in UNFOLDED}
 
 

@@ -42,6 +42,8 @@ class Held:
 def put_layer(model: nn.Module, edit: Edit) -> Carried | None:
     """Puts the edit's layer into every parent of the old one; returns what carrying its weight over lost.
 
+    On meta there is nothing to carry: a checkpoint that is loaded later is carried over then.
+
     Raises:
         WriteError: with this model's weights the loss is larger than ``max_error``.
     """
@@ -50,7 +52,7 @@ def put_layer(model: nn.Module, edit: Edit) -> Carried | None:
     assert isinstance(after, Assembly)
     weight: Tensor = old.weight
     carried = None
-    if after.carry is None:
+    if after.carry is None or weight.is_meta:
         new = layer_of(after, edit.old, weight.device, weight.dtype)
     else:
         carried = _carried(edit, old)

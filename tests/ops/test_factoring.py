@@ -17,7 +17,7 @@ from padrewrite.nn.large import layer_of
 from padrewrite.ops.assembly import Assembly, Carry
 from padrewrite.ops.carrying import CARRIERS, carry_over, round_up, settled
 from padrewrite.ops.conv import Conv
-from padrewrite.ops.factoring import alternate, refold, truncate, unfold
+from padrewrite.ops.factoring import alternate, decompose, refold, truncate, unfold
 from padrewrite.ops.separable import enlarged, full_rank, separate
 from padrewrite.ops.window import Window
 
@@ -56,6 +56,25 @@ def test_one_branch_is_as_good_as_eckart_and_young_allow(shape: tuple[int, ...],
         assert found.outer.shape[-1] == found.inner.shape[-2] == mid
         error = (refold(found.product, branch, weight.shape) - weight).square().sum().item()
         assert error == pytest.approx(float((values[mid:] ** 2).sum()), abs=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 5), (3, 9, 2, 3), (9, 2, 4, 5)])
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_large_matrices_are_decomposed_as_well_as_small_ones(
+    shape: tuple[int, ...], branch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the Gram matrix, whose eigenvalues are squares: values of 1e-9 of the largest are still found."""
+    monkeypatch.setattr("padrewrite.ops.factoring.LARGE", 0)
+    weight = kernel(*shape)
+    u, s, v = np.linalg.svd(matrix(weight[0].numpy(), branch), full_matrices=False)
+    s[3:] *= 1e-9
+    dense = torch.from_numpy(u * s @ v)[None]
+    small = refold(dense, branch, weight.shape)
+    left, values, right = decompose(small, branch)
+    np.testing.assert_allclose(np.sort(values[0].numpy()), np.sort(s), rtol=0, atol=1e-14 * s[0])
+    torch.testing.assert_close(left * values[:, None] @ right, dense, rtol=0, atol=1e-13)
+    rank_three = truncate(small, branch, 3)
+    assert (rank_three.product - dense).square().sum().sqrt() < 1.01 * np.sqrt((s[3:] ** 2).sum())
 
 
 @pytest.mark.parametrize("branch", BRANCHES)

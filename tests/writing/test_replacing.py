@@ -134,6 +134,25 @@ def test_weights_on_meta_have_nothing_to_carry() -> None:
     assert found.code == "no-values"
 
 
+def test_weights_that_are_not_numbers_are_not_carried() -> None:
+    model = net()
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = float("nan")
+    found = pr.plan(model, [PASS], example_inputs=image(), allow_no_effect=True).decisions[0]
+    assert found.code == "no-values"
+    assert found.reason == "its weight is not finite everywhere: nothing can be carried over"
+
+
+def test_a_plan_replays_on_meta_and_carries_what_is_loaded_then() -> None:
+    model, x = net(), image()
+    plan = pr.plan(model, [PASS], example_inputs=x)
+    new = pr.apply(net().to("meta"), plan)
+    assert {p.device.type for p in new.parameters()} == {"meta"}
+    assert [d.contract for d in pr.report(new).decisions] == ["bounded", None]
+    new.load_state_dict(model.state_dict(), strict=True, assign=True)
+    assert torch.equal(new.eval()(x), pr.apply(model, plan).eval()(x))
+
+
 def test_complex_weights_are_not_carried() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 7, padding=3, dtype=torch.complex64))
     assert pr.plan(model, [PASS], allow_no_effect=True).decisions[0].code == "no-values"
