@@ -96,8 +96,7 @@ class _Emitter:
             return self._emit(lambda v: emit_conv(v, weight, bias, part), x, shape, {**place, "owner_input": x})
         if isinstance(part, Pool):
             shape = (*shape[: -part.window.rank], *outputs(part, shape[-part.window.rank :]))
-            name = f"{'avg' if part.average else 'max'}_pool{part.window.rank}d"
-            return self._emit(lambda v: emit_pool(v, part), x, shape, self._place(names, name, None))
+            return self._emit(lambda v: emit_pool(v, part), x, shape, self._place(names, part.family, None))
         if isinstance(part, Norm):
             return self._norm(x, part, names)
         return self._emit(lambda v: F.relu(v, inplace=False), x, shape, {"fqn": self._fqn(*names)})

@@ -81,7 +81,7 @@ def _by_channels(site: Site) -> Iterator[Hindrance]:
     op = site.op
     assert isinstance(op, Conv)
     channels, sides = op.in_channels // op.groups, 2 ** sum(k > 1 for k in op.kernel)
-    if channels == 1:
+    if channels == 1 < op.groups:
         yield Hindrance("depthwise", "each output reads one channel, whose shift nothing cancels")
     elif channels < sides:
         yield Hindrance("few-channels", f"{channels} channels per group cannot be read from {sides} sides", "kept")
@@ -129,7 +129,8 @@ class _Moved:
 class _Meeting:
     """A place where branches meet: how far they are apart, and how far each convolution would move them apart."""
 
-    name: str
+    told: str
+    """What would happen there, as a clause."""
     apart: Fraction
     by: Mapping[str, Fraction]
 
@@ -153,7 +154,7 @@ def _together(graph: Graph, movable: Mapping[str, Site]) -> Iterator[tuple[froze
         nx.add_path(bound, meeting.by)
     for ids in map(frozenset, nx.connected_components(bound)):
         found = [
-            Hindrance("unlike-branches", f"{meeting.name} joins it with a branch that cannot be moved alike")
+            Hindrance("unlike-branches", meeting.told)
             for meeting in meetings
             if not meeting.possible and not ids.isdisjoint(meeting.by)
         ]
@@ -171,7 +172,8 @@ def _meetings(graph: Graph, movable: Mapping[str, Site]) -> tuple[list[_Meeting]
     def join(node: fx.Node, dim: int, given: Sequence[_Moved]) -> _Moved:
         main = max(given, key=lambda value: value.depth)
         for other in given:
-            meetings.extend(_met(_name(node), other.offset - main.offset, other.by, main.by))
+            told = f"{_name(node)} would join it with a branch that does not move alike"
+            meetings.extend(_met(told, other.offset - main.offset, other.by, main.by))
         return main
 
     def settle(node: fx.Node, dim: int, value: _Moved | None) -> _Moved | None:
@@ -188,7 +190,8 @@ def _meetings(graph: Graph, movable: Mapping[str, Site]) -> tuple[list[_Meeting]
         for d in range(len(layout.axes.get(node, ()))):
             value = fold.of(node, d)
             if value is not None and value.scale == 1:
-                meetings.extend(_met(f"output {index}, as fine as the input,", value.offset, value.by, ()))
+                told = f"output {index}, as fine as the input, would move off its pixels"
+                meetings.extend(_met(told, value.offset, value.by, ()))
     lost: dict[str, str] = {}
     for node, step in layout.steps.items():
         for read in step.reads if step.ended is not None else ():
@@ -198,14 +201,14 @@ def _meetings(graph: Graph, movable: Mapping[str, Site]) -> tuple[list[_Meeting]
 
 
 def _met(
-    name: str, apart: Fraction, a: Iterable[tuple[str, Fraction]], b: Iterable[tuple[str, Fraction]]
+    told: str, apart: Fraction, a: Iterable[tuple[str, Fraction]], b: Iterable[tuple[str, Fraction]]
 ) -> list[_Meeting]:
     by: dict[str, Fraction] = {}
     for sign, moves in ((1, a), (-1, b)):
         for site, amount in moves:
             by[site] = by.get(site, Fraction(0)) + sign * amount
     by = {site: amount for site, amount in by.items() if amount}
-    return [_Meeting(name, apart, by)] if by else []
+    return [_Meeting(told, apart, by)] if by else []
 
 
 def _through(axis: AxisMap, value: _Moved, n: int) -> _Moved | None:

@@ -111,7 +111,8 @@ def _naive_part(part: Part, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 def _now(edit: Edit, name: str, part: Part, edits: Mapping[str, Edit]) -> Part:
     """What a part computes after later rewrites of its own."""
-    later = edits.get(f"{edit.below}.{name}")
+    place = f"{edit.below}.{name}"
+    later = edits.get(f"{place}#{part.family}.0" if isinstance(part, Pool) else place)
     return later.after if later is not None and isinstance(later.after, (Conv, Pool)) else part
 
 

@@ -109,10 +109,10 @@ def centred(weight: Tensor, shape: torch.Size) -> Tensor:
 
 
 def placed(weight: Tensor, old: Window, new: Window) -> Tensor:
-    """A kernel of window ``old`` where it lies in that of ``new``, with zeros around it."""
+    """A kernel of window ``old`` where it lies in that of ``new``, with zeros around it. Rates may differ."""
     amounts: list[int] = []
     for axis in reversed(range(old.rank)):
-        before = (new.lo[axis] - old.lo[axis]) // new.dilation[axis]
+        before = new.lo[axis] // new.dilation[axis] - old.lo[axis] // old.dilation[axis]
         amounts += [before, new.kernel[axis] - old.kernel[axis] - before]
     return F.pad(weight, amounts)
 

@@ -53,8 +53,8 @@ def project(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) -> di
     """The parameters of an assembly of one branch, an average pool if there is a stride and then one convolution."""
     name, conv = next(iter(new.convs.items()))
     sums = weight
-    for axis, stride in enumerate(old.stride):
-        sums = _summed(sums, 2 + axis, stride)
+    for axis, width in enumerate(_cells(new)):
+        sums = _summed(sums, 2 + axis, width)
     parts = [_corner(part, block) for part, block in _parts(conv, sums)]
     state = {f"{name}.weight": torch.cat(parts, 1)}
     return state if bias is None else {**state, f"{name}.bias": bias}
@@ -67,20 +67,26 @@ def unfold(old: Conv, new: Assembly, state: Mapping[str, Tensor]) -> Tensor:
     for part, block in _parts(conv, state[f"{name}.weight"]):
         kernels.append(F.pad(part, [amount for pair in reversed(_missing(block, conv)) for amount in pair]))
     dense = torch.cat(kernels, 1)
-    for axis, stride in enumerate(old.stride):
-        dense = dense.repeat_interleave(stride, 2 + axis) / stride
+    for axis, width in enumerate(_cells(new)):
+        dense = dense.repeat_interleave(width, 2 + axis) / width
     return dense
 
 
-def _summed(weight: Tensor, dim: int, stride: int) -> Tensor:
-    """Sums of the taps that lie in each cell of ``stride`` pixels. The cell of the middle output begins with the
+def _cells(new: Assembly) -> Ints:
+    """Pixels per axis of the cells that are averaged. The old layer may have lost its stride before it became even."""
+    first = new.branches[0].parts[0]
+    return first.window.stride if isinstance(first, Pool) else (1,) * new.window.rank
+
+
+def _summed(weight: Tensor, dim: int, width: int) -> Tensor:
+    """Sums of the taps that lie in each cell of ``width`` pixels. The cell of the middle output begins with the
     middle tap; there are as many cells as taps, so the outer ones are empty."""
-    if stride == 1:
+    if width == 1:
         return weight
     taps = weight.shape[dim]
     middle = (taps - 1) // 2
     sums = weight.new_zeros((*weight.shape[:dim], taps, *weight.shape[dim + 1 :]))
-    cells = torch.tensor([middle + (u - middle) // stride for u in range(taps)])
+    cells = torch.tensor([middle + (u - middle) // width for u in range(taps)])
     return sums.index_add(dim, cells, weight)
 
 

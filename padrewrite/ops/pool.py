@@ -48,6 +48,11 @@ class Pool(Op):
     def padding(self) -> tuple[tuple[int, int], ...]:
         return self.window.padding
 
+    @property
+    def family(self) -> str:
+        """The name under which its calls are counted."""
+        return f"{'avg' if self.average else 'max'}_pool{self.window.rank}d"
+
     def macs(self, sizes: Sequence[int]) -> int:
         """Pools multiply nothing."""
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,13 @@ from expected import TIGHT, image
 from pytorchcv.models.densenet import DenseNet, densenet121
 from pytorchcv.models.preresnet_cifar import CIFARPreResNet
 from pytorchcv.models.resnet import ResNet, resnet50
+from pytorchcv.models.resnet_cifar import CIFARResNet
 from pytorchcv.models.resnext import ResNeXt
 from torch import Tensor, nn
 
 import padrewrite as pr
-from padrewrite.errors import NoEffectError, PassError
+from padrewrite.analyses.building import build
+from padrewrite.errors import NoEffectError, PassError, RevertError
 from padrewrite.ops.symmetric import symmetric_conv
 
 ODD = "symmetric-even{from_odd=True}"
@@ -268,9 +271,13 @@ def test_real_networks(kind: str) -> None:
     new.load_state_dict(before, strict=True)
     torch.testing.assert_close(new(x), own, **TIGHT)
     saved = {key: value.clone() for key, value in new.state_dict().items()}
-    rewrite(model, x, verify="off").load_state_dict(saved, strict=True)
-    assert torch.equal(pr.revert(new, original=model)(x), first)
-    assert torch.equal(pr.revert(rewrite(model, x, verify="off"))(x), first)
+    new.load_state_dict(saved, strict=True)
+    stored = pickle.loads(pickle.dumps(new))
+    with pytest.raises(RevertError, match="original"):
+        pr.revert(stored)
+    assert torch.equal(stored(x), new(x))
+    assert torch.equal(pr.revert(stored, original=model)(x), first)
+    assert torch.equal(pr.revert(new)(x), first)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -328,6 +335,25 @@ def test_any_window_keeps_sizes_and_places(make: Callable[[], nn.Module], channe
     assert site.parameters < old.parameters
 
 
+@pytest.mark.parametrize(
+    ("layer", "code"),
+    [
+        (nn.Conv2d(1, 4, 3), "few-channels"),
+        (nn.Conv2d(2, 4, 3, groups=2), "depthwise"),
+        (nn.Conv2d(6, 4, 3, groups=2), "few-channels"),
+        (nn.Conv2d(10, 4, 3, groups=2), "odd-channels"),
+        (nn.Conv3d(6, 4, 3), "few-channels"),
+        (nn.Conv2d(6, 4, (3, 1)), REWRITTEN),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_channels_that_cannot_be_read_from_all_sides(layer: Any, code: str) -> None:
+    """Each group must have one for each direction, and as many on one side as on the other."""
+    x = torch.randn(1, layer.in_channels, *(7,) * len(layer.kernel_size))
+    (found,) = pr.plan(nn.Sequential(layer), [ODD], example_inputs=x, allow_no_effect=True).decisions
+    assert found.code == code
+
+
 def test_a_group_is_rewritten_whole() -> None:
     model, x = Block(down(), point()), torch.randn(1, 4, 9, 8)
     plan = pr.plan(model, [ODD], example_inputs=x, include="main", allow_no_effect=True)
@@ -345,6 +371,58 @@ def test_partial_padding_and_the_other_even_kernels_with_it() -> None:
     assert found == {"0": REWRITTEN, "1": REWRITTEN, "2": REWRITTEN}
     first = pr.transform(model, ["partial-padding", ODD], example_inputs=x, verify="full")
     torch.testing.assert_close(first(x), together(x), **TIGHT)
+
+
+def test_lost_strides_before_and_after() -> None:
+    """The pool of a strided layer loses its stride as any does; a layer that has lost its own needs no pool."""
+    model, x = Block(nn.Sequential(down(), conv()), point()).double(), image(19, 22, channels=4)
+    strides = "output-stride{stride=1}"
+    after = pr.transform(model, [ODD, strides], example_inputs=x, verify="full")
+    torch.testing.assert_close(after(x)[..., ::2, ::2], rewrite(model, x)(x), **TIGHT)
+    first = pr.transform(model, [strides, ODD], example_inputs=x, verify="full")
+    assert first(x).shape == (2, 4, 19, 22)
+    layers = [m for m in first.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (2, 2)]
+    assert [m.dilation for m in layers] == [(1, 1), (2, 2)]
+    again = pr.transform(model, [strides], example_inputs=x, verify="off")
+    again = pr.transform(again, [ODD], example_inputs=x, verify="full")
+    torch.testing.assert_close(again(x), first(x), **TIGHT)
+    again.load_state_dict(model.state_dict(), strict=True)
+    torch.testing.assert_close(again(x), first(x), **TIGHT)
+    for new in (after, first, again):
+        assert torch.equal(pr.revert(new)(x), model(x))
+
+
+def resnet_56(kernel: int) -> nn.Module:
+    """A narrow ResNet-56 for CIFAR whose 3x3 kernels have another size; even ones are padded more after than before."""
+    model = CIFARResNet([[4] * 9, [8] * 9, [16] * 9], 4, bottleneck=False, num_classes=10)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3) and child.in_channels > 3:
+                own = conv(child.in_channels, child.out_channels, kernel, child.stride[0], padding=(kernel - 1) // 2)
+                more = (0, 1 - kernel % 2) * 2
+                setattr(module, name, nn.Sequential(nn.ZeroPad2d(more), own) if any(more) else own)
+    return model
+
+
+def test_information_left_at_the_end_of_resnet_56() -> None:
+    """[C2sp] Section 3.2 on the real network: with skips, and averages in the place of strides.
+
+    The figures of the stack alone are those of the formula, which has its own tests.
+    """
+    x, left = torch.randn(1, 3, 32, 32), dict[str, float]()
+
+    def note(name: str, graph: pr.Graph | None) -> None:
+        assert graph is not None
+        border = list(build(graph, name, None).sites.values())[-1].border
+        assert border is not None
+        left[name] = border.q
+
+    note("C2", pr.record(resnet_56(2), example_inputs=x))
+    note("C4", pr.record(resnet_56(4), example_inputs=x))
+    note("C3", pr.record(resnet_56(3), example_inputs=x))
+    note("C2sp", pr.plan(resnet_56(3), [ODD], example_inputs=x).predicted_graph)
+    note("C4sp", pr.plan(resnet_56(5), [ODD], example_inputs=x).predicted_graph)
+    assert left["C2sp"] > left["C3"] > left["C4sp"] > 2 * max(left["C2"], left["C4"])
 
 
 @pytest.mark.compile
