@@ -55,6 +55,8 @@ def why_left(op: Conv) -> tuple[str, str]:
     if not any(off):
         how = f"stride {_each(stride)}" if max(stride) > 1 else f"dilation {_each([op.dilation[a] for a in even])}"
         return "aligned", f"{how} and padding {op.padding} centre the even kernel: no output is shifted"
+    if set(even) <= set(causal_axes(op)):
+        return "causal", f"padding {op.padding} is all before the map, so it looks back"
     if max(stride) > 1:
         return "strided", f"stride {_each(stride)} leads to a coarser grid; padding {op.padding} is {_each(off)} px off"
     return "whole-pixels", f"padding {op.padding} shifts it by {_each(off)} px, not by half a pixel"
