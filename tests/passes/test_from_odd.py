@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from expected import TIGHT, image
+from expected import FEW, TIGHT, image
+from hypothesis import given
 from pytorchcv.models.densenet import DenseNet, densenet121
 from pytorchcv.models.preresnet_cifar import CIFARPreResNet
 from pytorchcv.models.resnet import ResNet, resnet50
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 import padrewrite as pr
 from padrewrite.analyses.building import build
 from padrewrite.errors import NoEffectError, PassError, RevertError
+from padrewrite.fuzzing.drawing import networks
+from padrewrite.fuzzing.networks import NetSpec
 from padrewrite.ops.symmetric import symmetric_conv
 
 ODD = "symmetric-even{from_odd=True}"
@@ -333,6 +336,18 @@ def test_any_window_keeps_sizes_and_places(make: Callable[[], nn.Module], channe
         assert after is not None
         assert (after.scale, after.offset) == (before.scale, before.offset + (before.scale - 1) / 2)
     assert site.parameters < old.parameters
+
+
+@FEW
+@given(networks())
+def test_random_networks_keep_their_sizes_and_nothing_comes_apart(spec: NetSpec) -> None:
+    model, x = spec.build(), spec.draw_input()
+    plan = pr.plan(model, ["symmetric-even{from_odd=[3,5,7]}"], example_inputs=x, allow_no_effect=True)
+    new = pr.apply(model, plan)
+    assert [out.shape for out in new(x)] == [out.shape for out in model(x)]
+    before, after = (pr.analyze(m, example_inputs=x) for m in (model, new))
+    for code in ("misaligned-merge", "shifted-output", "half-pixel-shift"):
+        assert len(after.of(code)) <= len(before.of(code))
 
 
 @pytest.mark.parametrize(
