@@ -413,7 +413,7 @@ def test_console_module_and_a_closed_pipe(tmp_path: Path) -> None:
     command = f"{sys.executable} -m padrewrite.cli passes | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0
-    assert done.stdout.startswith("hybrid-dilation")
+    assert done.stdout.startswith("boundary-refinement")
     assert done.stderr == ""
 
 
