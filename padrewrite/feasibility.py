@@ -19,12 +19,12 @@ from padrewrite.ops.conv import Conv, TransposedConv, own_padding
 from padrewrite.ops.pool import Pool
 from padrewrite.ops.realise import realise
 from padrewrite.replacing import CODES as REPLACING
-from padrewrite.replacing import Modules, read_elsewhere, replaced
+from padrewrite.replacing import Modules, norm_elsewhere, read_elsewhere, replaced
 from padrewrite.rewriting import Check
 
 CODES = {
     "unsupported-call": "the convolution is made by a call that nothing can stand in for",
-    "shared-module": "other calls of the same module would need a different rewrite",
+    "shared-module": "other calls of the same module, or of a batch norm that goes with it, would not go along",
     "own-forward": "the module's class has a forward of its own and no inputs were given to see what it does",
     "ambiguous-call": "its computed weight does not tell it from another call that is not rewritten alike",
     "under-checkpoint": "torch.utils.checkpoint runs the call again where nothing would redirect it",
@@ -132,7 +132,7 @@ def conflicts(graph: Graph, edits: Sequence[Edit]) -> dict[str, Check]:
         others = (s for s in places[_place(edit.site)] if s.id != edit.site.id)
         other = next((s for s in others if not _alike(edit, by_id.get(s.id))), None)
         twin = _twin(edit, graph, by_id)
-        reader = read_elsewhere(graph, edit) if edit.way == REPLACE else None
+        reader = read_elsewhere(graph, edit) or norm_elsewhere(graph, edit, edits) if edit.way == REPLACE else None
         if reader is not None:
             refused[edit.site.id] = reader
         elif twin is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import torch.fx as fx
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from padrewrite.analyses.costs import parameters_of
@@ -165,10 +167,18 @@ def _not_droppable(modules: Modules, after: Assembly) -> Check | None:
         module: Any = modules.get_submodule(fqn)
         if type(module) not in _NORMS or module.momentum is None or not module.track_running_stats:
             return Check("own-class", False, f"{fqn} is no batch norm as torch makes it by default")
+        places = [f"{parent}.{name}" for parent, m in modules.named_modules() for name in _names(m, module)]
+        if len(places) > 1:
+            told = " and ".join(place.removeprefix(".") for place in places)
+            return Check("shared-module", False, f"{told} are one batch norm, which would go; give each its own")
         hooked = next((name for name in (*_STATE_HOOKS, *_CALL_HOOKS) if vars(module).get(name)), None)
         if hooked is not None:
             return Check("state-hooks", False, f"{fqn} would go, and has hooks ({hooked.strip('_')})")
     return None
+
+
+def _names(parent: nn.Module, child: nn.Module) -> list[str]:
+    return [name for name, module in parent._modules.items() if module is child]
 
 
 def _divides(after: Assembly, pads: tuple[ExplicitPad, ...]) -> bool:
@@ -207,3 +217,25 @@ def read_elsewhere(graph: Graph, edit: Edit) -> Check | None:
             where = other.meta.get("fqn") or other.meta.get("source") or "another call"
             return Check("tied-weight", False, f"{node.target} is also read in {where}")
     return None
+
+
+def norm_elsewhere(graph: Graph, edit: Edit, edits: Sequence[Edit]) -> Check | None:
+    """The refusal if a batch norm that goes with the layer has a call, or a reader, other than behind such layers."""
+    for fqn in edit.assembly.drops if edit.assembly is not None else ():
+        dropped = (e.site.id for e in edits if e.assembly is not None and fqn in e.assembly.drops)
+        convs = {graph.node_of(site) for site in dropped}
+        other = next((call for call in _uses(graph, fqn) if not call.args or call.args[0] not in convs), None)
+        if other is not None:
+            where = other.meta.get("source") or other.meta.get("fqn") or "another call"
+            reason = f"{fqn}, which would go, is also used in {where}; give that call a batch norm of its own"
+            return Check("shared-module", False, reason)
+    return None
+
+
+def _uses(graph: Graph, norm: str) -> Iterator[fx.Node]:
+    """The calls of a batch norm, and those that read one of its tensors elsewhere."""
+    for node in graph.nodes.nodes if graph.nodes is not None else ():
+        own = node.meta.get("fqn") == norm
+        read = any(n.op == "get_attr" and str(n.target).rpartition(".")[0] == norm for n in node.all_input_nodes)
+        if node.target is F.batch_norm if own else read:
+            yield node

@@ -62,6 +62,8 @@ def put_layer(model: nn.Module, edit: Edit) -> Carried | None:
     _swap_in(model, old, new)
     for fqn in after.drops:
         norm = model.get_submodule(fqn)
+        if isinstance(norm, PassedOn):
+            continue  # called behind several layers, all of which are replaced
         _swap_in(model, norm, PassedOn().train(norm.training))
     return carried
 

@@ -224,6 +224,59 @@ def test_a_hook_on_a_norm_that_would_go_refuses_the_block() -> None:
     assert {d.code for d in plan.decisions if d.site.startswith("3.conv")} == {"rewritten"}
 
 
+class Lending(nn.Module):
+    """A bottleneck whose first norm is also used elsewhere."""
+
+    def __init__(self, use: str) -> None:
+        super().__init__()
+        self.c1, self.bn = nn.Conv2d(32, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.c2, self.bn2 = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.c3, self.bn3 = nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32)
+        self.use = use
+        if use == "named":
+            self.other = nn.ModuleList([self.bn])
+
+    def forward(self, x: Tensor, z: Tensor) -> Any:
+        y = torch.relu(self.bn(self.c1(x)))
+        y = torch.relu((self.bn if self.use == "twice inside" else self.bn2)(self.c2(y)))
+        y = torch.relu(self.bn3(self.c3(y)) + x)
+        if self.use == "called":
+            return y, self.bn(z)
+        return y, z * self.bn.weight.sum() if self.use == "read" else z
+
+
+def lending(use: str) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    inputs = (torch.randn(2, 32, 9, 9, dtype=torch.float64), torch.randn(2, 8, 9, 9, dtype=torch.float64))
+    return Lending(use).double(), inputs
+
+
+@pytest.mark.parametrize(("use", "told"), [("called", "bn, which"), ("read", "bn, which"), ("named", "bn and other.0")])
+def test_a_norm_that_is_used_elsewhere_refuses_the_block(use: str, told: str) -> None:
+    model, inputs = lending(use)
+    plan = pr.plan(model, [ResnetGcn((5,), (7,))], example_inputs=inputs, allow_no_effect=True)
+    assert {d.site: d.code for d in plan.decisions} == dict.fromkeys(("c1", "c2", "c3"), "shared-module")
+    assert plan.decisions[0].reason.startswith(told)
+    assert not plan.edits
+
+
+def test_a_norm_that_is_used_twice_inside_the_block_goes_and_comes_back() -> None:
+    model, inputs = lending("twice inside")
+    new = pr.transform(model, [ResnetGcn((5,), (7,))], example_inputs=inputs, verify="full")
+    assert not list(new.bn.parameters())
+    assert type(pr.revert(new).bn) is nn.BatchNorm2d
+    assert torch.equal(new.eval()(*inputs)[0], model.eval()(*inputs)[0])
+
+
+def test_a_kept_block_keeps_the_norm_that_it_shares() -> None:
+    """Norms of the last but one stage, which is not asked for, and of the last are one."""
+    model = net()
+    model[4].bn1 = model[3].bn1
+    plan = pr.plan(model, [ResnetGcn((5,), (7,))], example_inputs=image(), allow_no_effect=True)
+    assert {d.code for d in plan.decisions if d.site.startswith("4.conv")} == {"shared-module"}
+    assert not plan.edits
+
+
 def test_without_blocks_it_is_an_error() -> None:
     with pytest.raises(NoEffectError, match="resnet-gcn would change nothing: 1 no-match"):
         pr.plan(nn.Sequential(nn.Conv2d(3, 4, 3)), [NAME], example_inputs=torch.ones(1, 3, 9, 9))
