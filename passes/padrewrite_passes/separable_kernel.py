@@ -41,6 +41,7 @@ class SeparableKernel(Pass):
         "smaller-kernel": "the wanted kernel is smaller than the one there is",
         "off-centre": "the old kernel would not lie in the middle of the new one",
         "too-small": "the new padding is wider than its mode can fill at the recorded input size",
+        "enlarged-partial": "partial padding would count the taps that a larger kernel adds",
         "small-kernel": "its kernel is smaller than min_kernel",
         "already-separable": "its kernel extends along one axis only",
     }
@@ -92,6 +93,9 @@ class SeparableKernel(Pass):
         yield Check("smaller-kernel", large, f"its kernel is {own}, {max(wanted)} is wanted")
         new = enlarged(match.conv, wanted)
         yield Check("off-centre", new is not None, f"a kernel of {own} has no middle in {max(wanted)}")
+        grows = isinstance(op, Conv) and op.partial is not None and wanted != op.kernel and self.init != "random"
+        counted = "its padding is partial, which would count the taps of the larger kernel: revert, and enlarge it first"
+        yield Check("enlarged-partial", not grows, counted)
         fits = new is not None and (size is None or can_fill(new, size))
         yield Check("too-small", fits, f"{match.conv.padding_mode} cannot fill the new padding")
 

@@ -258,6 +258,18 @@ def test_partial_padding_before_and_after_are_one_thing() -> None:
         assert not torch.allclose(new(x), model(x))
 
 
+def test_a_partial_layer_is_not_enlarged_with_its_weights() -> None:
+    """Its scale would count the zeros around the old kernel as taps: the output at the border would be another."""
+    model, x = nn.Sequential(nn.Conv2d(64, 4, 5, padding=2)).double(), image(9, 13, channels=64)
+    one = SeparableKernel(kernel=7, mid=20, branches=1)
+    partial = pr.transform(model, ["partial-padding"], example_inputs=x)
+    together = pr.plan(model, ["partial-padding", one], example_inputs=x, allow_no_effect=True)
+    for found in (decision(partial, x, one), together.decisions[-1]):
+        assert (found.status, found.code) == ("refused", "enlarged-partial")
+    assert decision(partial, x, SeparableKernel(mid=4)).status == "rewritten"
+    assert decision(partial, x, SeparableKernel(kernel=7, mid=4, init="random")).contract == "shape"
+
+
 def test_without_inputs_it_reads_the_module_tree() -> None:
     model, x = wide(), image(9, 9)
     low_rank(model[1], 1, "left")
