@@ -11,7 +11,7 @@ Source: Peng et al. 2017, Large Kernel Matters (GCN), Fig. 5 and Table 11.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -53,6 +53,9 @@ class ResnetGcn(Pass):
     """Channels of the kernels of these stages."""
 
     def __post_init__(self) -> None:
+        for name, given in (("kernels", self.kernels), ("channels", self.channels)):
+            if not isinstance(given, Sequence) or isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"{name}={given!r} is not a list, one number a stage: write {name}=[{given}]")
         if not self.kernels or len(self.kernels) != len(self.channels):
             raise ValueError(f"kernels={self.kernels!r} and channels={self.channels!r} are not as many")
         if not all(isinstance(k, int) and k > 0 and k % 2 for k in self.kernels):

@@ -65,11 +65,15 @@ class SeparableKernel(Pass):
             raise ValueError(f"init={self.init!r} is not one of als, svd, random")
         if self.branches not in (1, 2):
             raise ValueError(f"branches={self.branches!r} is neither 1 nor 2")
-        number = isinstance(self.kernel, int) and self.kernel > 0
-        if not (self.kernel in (None, "global") or number):
+        if not (self.kernel in (None, "global") or (type(self.kernel) is int and self.kernel > 0)):
             raise ValueError(f"kernel={self.kernel!r} is neither a size nor global")
+        if type(self.min_kernel) is not int or self.min_kernel < 1:
+            raise ValueError(f"min_kernel={self.min_kernel!r} is not a size")
+        if not (self.max_error is None or (type(self.max_error) in (int, float) and self.max_error >= 0)):
+            raise ValueError(f"max_error={self.max_error!r} is not a relative error, such as 0.1")
         share = self._energy
-        if share is None and self.mid is not None and (isinstance(self.mid, str) or self.mid <= 0):
+        number = (type(self.mid) is int and self.mid > 0) or (isinstance(self.mid, float) and 0 < self.mid <= 1)
+        if share is None and self.mid is not None and not number:
             raise ValueError(f"mid={self.mid!r} is not a number of channels, a fraction, or a share such as 95%")
         if share is not None and not (0 < share <= 1 and self.init != "random"):
             raise ValueError(f"mid={self.mid!r} is not between 0% and 100% of weights that are carried over")
@@ -93,9 +97,8 @@ class SeparableKernel(Pass):
         yield Check("smaller-kernel", large, f"its kernel is {own}, {max(wanted)} is wanted")
         new = enlarged(match.conv, wanted)
         yield Check("off-centre", new is not None, f"a kernel of {own} has no middle in {max(wanted)}")
-        grows = isinstance(op, Conv) and op.partial is not None and wanted != op.kernel and self.init != "random"
-        counted = "its padding is partial, which would count the taps of the larger kernel: revert, and enlarge it first"
-        yield Check("enlarged-partial", not grows, counted)
+        same = match.conv.partial is None or wanted == op.kernel or self.init == "random"
+        yield Check("enlarged-partial", same, "its partial padding would count the taps that are added: revert first")
         fits = new is not None and (size is None or can_fill(new, size))
         yield Check("too-small", fits, f"{match.conv.padding_mode} cannot fill the new padding")
 

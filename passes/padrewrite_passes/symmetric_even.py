@@ -77,8 +77,8 @@ class SymmetricEven(Pass):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(known)}")
         sizes = self.from_odd if isinstance(self.from_odd, tuple) else (3,) * isinstance(self.from_odd, bool)
-        if not sizes or not all(k > 1 and k % 2 for k in sizes):
-            raise ValueError(f"from_odd={self.from_odd!r} is neither True nor a list of odd kernel sizes")
+        if not sizes or not all(isinstance(k, int) and k > 1 and k % 2 for k in sizes):
+            raise ValueError(f"from_odd={self.from_odd!r} is neither True nor a list of odd kernel sizes, such as [3]")
 
     def match(self, graph: Graph) -> Iterator[Match]:
         kernels = self.from_odd if isinstance(self.from_odd, tuple) else (3, 5) if self.from_odd else ()

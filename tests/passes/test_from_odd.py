@@ -299,8 +299,8 @@ def test_only_the_sizes_that_are_meant() -> None:
         assert {d.code for d in plan.decisions} == {REWRITTEN, KEPT}
         again = pr.Plan.from_json(plan.to_json())
         torch.testing.assert_close(pr.apply(model, again)(x), pr.apply(model, plan)(x))
-    for wrong in ("[2]", "[]", "sometimes"):
-        with pytest.raises(PassError, match="neither True nor a list of odd kernel sizes"):
+    for wrong in ("[2]", "[]", "sometimes", "3", "[a]"):
+        with pytest.raises(PassError, match=r"neither True nor a list of odd kernel sizes, such as \[3\]"):
             pr.plan(model, [f"symmetric-even{{from_odd={wrong}}}"], example_inputs=x)
     with pytest.raises(NoEffectError, match="odd-kernel"):
         pr.plan(model, ["symmetric-even{from_odd=[9]}"], example_inputs=x)

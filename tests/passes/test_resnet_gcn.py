@@ -146,6 +146,8 @@ def test_refusals(row: Row) -> None:
     [
         ("kernels=[5]", "are not as many"),
         ("kernels=[4,6]", "are not odd sizes"),
+        ("kernels=7,channels=9", r"kernels=7 is not a list, one number a stage: write kernels=\[7\]"),
+        ("kernels=[7],channels=9", r"channels=9 is not a list, one number a stage: write channels=\[9\]"),
         ("channels=[85,0]", "are not numbers of channels"),
     ],
 )
