@@ -96,10 +96,11 @@ for seed in range(options.seeds):
         moved[name].append(drift(net, unseen[:200]))
 
 print(f"{options.seeds} seed(s), {options.epochs} epochs on {TRAINED} digits, tested on the others")
-print("net   parameters  accuracy (%)     drift after 12 layers (px)")
+print("net   parameters  accuracy (%)   drift after 12 layers (px)")
 for name in NETS:
     spread = f" ± {stdev(right[name]):.1f}" if options.seeds > 1 else ""
-    print(f"{name:<5} {sizes[name]:>10}  {mean(right[name]):.1f}{spread:<11} {mean(m[-1] for m in moved[name]):+.2f}")
+    accuracy = f"{mean(right[name]):.1f}{spread}"
+    print(f"{name:<5} {sizes[name]:>10}  {accuracy:<13}  {mean(m[-1] for m in moved[name]):+.2f}")
 
 figure = Figure(figsize=(8, 3.6), dpi=130, layout="constrained")
 left, bars = figure.subplots(1, 2, width_ratios=(2, 1))

@@ -164,7 +164,7 @@ def run_pass(
                     continue
                 edit = feasible(modules, site, after, firsts.get(site.id)) if modules is not None else None
                 if isinstance(edit, Check):
-                    failed = (edit, 0)
+                    failed = (edit, _conditions(one, match))
                     break
                 promise = one.promise_at(match, site)
                 if edit is not None and isinstance(after, Assembly):
@@ -235,6 +235,11 @@ def _first_failure(one: Pass, match: Match, chosen: frozenset[str]) -> tuple[Che
     return None
 
 
+def _conditions(one: Pass, match: Match) -> int:
+    """How many conditions of its own a pass has for a match, all of which held before the engine's were asked."""
+    return sum(1 for _ in one.legality(match))
+
+
 def _refuse_conflicts(one: Pass, graph: Graph, wanted: dict[str, Any], decisions: dict[str, Decision]) -> None:
     while True:
         edits = [edit for *_, edit in wanted.values() if edit is not None]
@@ -245,7 +250,7 @@ def _refuse_conflicts(one: Pass, graph: Graph, wanted: dict[str, Any], decisions
             match = wanted[site_id][0] if site_id in wanted else None
             for site in (*match.sites, *match.pools) if match is not None else ():
                 if wanted.pop(site.id, None) is not None:
-                    _decide(decisions, _not_rewritten(one, site, check, 0))
+                    _decide(decisions, _not_rewritten(one, site, check, _conditions(one, match)))
 
 
 def _decide(decisions: dict[str, Decision], decision: Decision) -> None:

@@ -54,13 +54,15 @@ def run_apply(args: Namespace) -> int:
         options = {**_selectors(args), "verify": args.verify}
         new = pr.transform(model, args.passes, example_inputs=inputs, **options)
         report = pr.report(new)
+    ok = report.verification is None or report.verification.ok
+    if ok and args.output:
+        save_model(new, args.output)  # before anything is printed: the reader of a pipe may leave
     _show_report(args, report)
-    if report.verification is not None and not report.verification.ok:
+    if not ok:
         say("Nothing was saved: a contract is violated.")
         return VIOLATED
     if args.output:
-        save_model(new, args.output)
-        say(_saved(args.output, new))
+        say(_saved(args.output, new, same_keys=list(new.state_dict()) == list(model.state_dict())))
     else:
         say("Nothing was saved: give -o FILE.")
     return _findings(args, _refused(report.decisions))
@@ -220,9 +222,10 @@ def _write(path: str, text: str) -> None:
         raise PadrewriteError(f"{path} was not written: {error}") from error
 
 
-def _saved(path: str, new: nn.Module) -> str:
+def _saved(path: str, new: nn.Module, same_keys: bool) -> str:
+    keys = "the original's keys" if same_keys else "keys of its own, for the layers that have new parameters"
     return (
         f"Saved {path}: the whole model. Read it with torch.load({path!r}, weights_only=False) where "
-        f"padrewrite and {type(new).__module__.partition('.')[0]} can be imported. Its state_dict has the "
-        "original's keys, so checkpoints of the original load into it."
+        f"padrewrite and {type(new).__module__.partition('.')[0]} can be imported. Its state_dict has {keys}; "
+        "checkpoints of the original load into it."
     )

@@ -76,6 +76,8 @@ _WAYS = {
     "retune": "attributes of {} are set",
     "rebind": "{} gets a class with the same parameters",
     "redirect": "forward of {} runs with this call redirected",
+    "replace": "a layer with other parameters takes the place of {}",
+    "attach": "{} gets a child, which its forward runs behind it",
 }
 
 
