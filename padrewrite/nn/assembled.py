@@ -12,7 +12,7 @@ from padrewrite.nn.deriving import derived_class
 from padrewrite.nn.partial import PartialConv1d, PartialConv2d, PartialConv3d
 from padrewrite.nn.symmetric import SymmetricConv1d, SymmetricConv2d, SymmetricConv3d
 from padrewrite.ops.assembly import Assembly, Norm, Part
-from padrewrite.ops.carrying import convert
+from padrewrite.ops.carrying import of_checkpoint, why_unfit
 from padrewrite.ops.conv import Conv
 from padrewrite.ops.directions import even_axes
 from padrewrite.ops.pool import Pool, emit_pool
@@ -159,26 +159,40 @@ class Assembled(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """Takes its own keys, or those of the layer it replaced, whose values are carried over anew."""
-        own = [f"{prefix}{name}" for name in self.state_dict()]
-        if self.replaced is not None and f"{prefix}weight" in state_dict and not any(key in state_dict for key in own):
-            self._take(state_dict, prefix, error_msgs)
+        own = tuple(f"{prefix}{branch.name}." for branch in self.assembly.branches)
+        old = any(f"{prefix}{name}" in state_dict for name in ("weight", "bias"))
+        if self.replaced is not None and old and not any(key.startswith(own) for key in state_dict):
+            self._take(state_dict, prefix, local_metadata, missing_keys, error_msgs)
         rest = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def _take(self, state_dict: Any, prefix: str, error_msgs: list[str]) -> None:
+    def _take(
+        self, state_dict: Any, prefix: str, metadata: Any, missing_keys: list[str], error_msgs: list[str]
+    ) -> None:
+        """What there is of the old layer's keys. A bias that it did not have stays: torch calls it unexpected."""
         old = self.replaced
         assert old is not None
-        weight, bias = state_dict.pop(f"{prefix}weight"), state_dict.pop(f"{prefix}bias", None)
-        state: dict[str, Tensor] = dict(self.state_dict())
-        wanted = (old.out_channels, old.in_channels // old.groups, *old.kernel)
-        if tuple(weight.shape) != wanted:
-            given = f"{tuple(weight.shape)} in the checkpoint, {wanted} in the layer that was replaced"
-            error_msgs.append(f"size mismatch for {prefix}weight: {given}.")
-        elif (bias is None) == old.bias:
-            error_msgs.append(f"{prefix}bias is {'missing' if old.bias else 'unexpected'} in the checkpoint.")
+        names = ("weight", "bias") if old.bias else ("weight",)
+        given: dict[str, Tensor | None] = {name: state_dict.pop(f"{prefix}{name}", None) for name in names}
+        missing_keys += [f"{prefix}{name}" for name, value in given.items() if value is None]
+        weight, bias, state = given["weight"], given.get("bias"), dict[str, Tensor]()
+        error = None if weight is None else why_unfit(old, self.assembly, weight)
+        if error is not None:
+            error_msgs.append(error.format(f"{prefix}weight"))
         elif self.assembly.carry is not None:
-            state |= convert(old, self.assembly, weight, bias)
+            state = of_checkpoint(old, self.assembly, weight, bias)
+        # A part that was replaced in its turn takes the weight that was carried over for it as such a checkpoint's.
+        again = [f"{n}." for n, m in self.named_modules() if isinstance(m, Assembled) and f"{n}.weight" in state]
+        like = weight if weight is not None else bias
+        for name, value in _values(self, like, metadata).items():
+            if not name.startswith(tuple(again)):
+                state.setdefault(name, value)
         state_dict.update({f"{prefix}{name}": value for name, value in state.items()})
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The state without that of layers attached to its parts: they fill in theirs themselves."""
+        attached = [f"{name}.{m.attached}." for name, m in self.named_modules() if isinstance(m, AttachedMixin)]
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(tuple(attached))}
 
     def extra_repr(self) -> str:
         convs = ", ".join(f"{name} {'x'.join(map(str, c.kernel))}" for name, c in self.assembly.convs.items())
@@ -194,15 +208,33 @@ class AttachedMixin(nn.Module):
         return self.get_submodule(self.attached)(super().forward(*args, **kwargs))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A checkpoint without the child's keys makes the child add nothing again."""
+        """A checkpoint of the layer without the child's keys makes the child add nothing again.
+
+        One without the layer's weight says nothing about the child: its keys are missing then.
+        """
         start, child = f"{prefix}{self.attached}.", self.get_submodule(self.attached)
-        if not any(key.startswith(start) for key in state_dict):
+        names = (name for name in self.state_dict() if name.rpartition(".")[2] != "bias")
+        held = [state_dict[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in state_dict]
+        if held and not any(key.startswith(start) for key in state_dict):
             assert isinstance(child, Assembled)
             zero = tuple(f"{name}." for name in child.assembly.zero)
-            for name, value in child.state_dict().items():
-                filled = torch.zeros_like(value) if name.startswith(zero) else value
-                state_dict[f"{start}{name}"] = filled
+            for name, value in _values(child, held[0], rest[0]).items():
+                state_dict[f"{start}{name}"] = torch.zeros_like(value) if name.startswith(zero) else value
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _values(layer: Assembled, like: Tensor | None, metadata: Any) -> dict[str, Tensor]:
+    """Values for keys that a checkpoint does not have: those that the layer has, or new ones where it is on meta.
+
+    With ``assign=True`` parameters become what is given, so these take the type and device of the checkpoint's.
+    """
+    state = layer.own_state()
+    if like is None or not metadata.get("assign_to_params_buffers", False):
+        return state
+    if any(value.is_meta for value in state.values()):
+        state = Assembled(layer.assembly, device=like.device, dtype=like.dtype).state_dict()
+    kinds = {name: like.dtype if value.is_floating_point() else value.dtype for name, value in state.items()}
+    return {name: value.to(device=like.device, dtype=kinds[name]) for name, value in state.items()}
 
 
 def attached_class(base: type) -> type:

@@ -76,9 +76,41 @@ def carry_over(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) ->
 
 
 def convert(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) -> State:
-    """The parameters of ``new`` alone, for loading a checkpoint of the old layer."""
+    """The parameters of ``new`` alone."""
     given = (weight.detach().double().cpu(), None if bias is None else bias.detach().double().cpu())
     return {name: t.to(weight.device, weight.dtype) for name, t in carrier_of(new).carry(old, new, *given).items()}
+
+
+def of_checkpoint(old: Conv, new: Assembly, weight: Tensor | None, bias: Tensor | None) -> State:
+    """The parameters of ``new`` that a checkpoint of the old layer determines, or that a part of one does.
+
+    Without the weight it is the bias alone, without a bias that the old layer had no bias.
+    """
+    state = {} if weight is None else convert(old, new, weight, bias)
+    if weight is None and bias is not None:
+        return {f"{biased(new)}.bias": bias}
+    return {name: t for name, t in state.items() if bias is not None or not old.bias or not name.endswith(".bias")}
+
+
+def why_unfit(old: Conv, new: Assembly, weight: Tensor) -> str | None:
+    """What is wrong with a weight in a checkpoint, if something is; ``{}`` stands for its key."""
+    wanted = (old.out_channels, old.in_channels // old.groups, *old.kernel)
+    if tuple(weight.shape) != wanted:
+        given = f"{tuple(weight.shape)} in the checkpoint, {wanted} in the layer that was replaced"
+        return f"size mismatch for {{}}: {given}."
+    if new.carry is None or (not weight.is_meta and bool(weight.isfinite().all())):
+        return None
+    fact = "has no values (it is on meta)" if weight.is_meta else "is not finite everywhere"
+    return (
+        f"{{}} {fact} in the checkpoint, so nothing can be carried over to the layer's new parameters. "
+        "Load a checkpoint with finite values, or one of the rewritten model."
+    )
+
+
+def biased(new: Assembly) -> str:
+    """The convolution that gets the old layer's bias: the last of the first branch."""
+    first = new.branches[0].name
+    return [name for name in new.convs if name.startswith(f"{first}.")][-1]
 
 
 def settled(old: Conv, new: Assembly, weight: Tensor) -> Assembly:
@@ -194,7 +226,7 @@ def _factorise(old: Conv, new: Assembly, weight: Tensor, bias: Tensor | None) ->
         state |= {f"{name}.0.weight": inner, f"{name}.1.weight": outer}
     for name, conv in new.convs.items():
         if conv.bias:
-            given = bias is not None and name == f"{names[0]}.1"
+            given = bias is not None and name == biased(new)
             state[f"{name}.bias"] = bias if given and bias is not None else weight.new_zeros(conv.out_channels)
     return state
 

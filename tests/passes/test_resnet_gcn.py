@@ -177,6 +177,22 @@ def test_checkpoints_of_the_original_load_strict_as_far_as_there_is_a_place_for_
     assert torch.equal(again.eval()(image() * 0 + 1), new.eval()(image() * 0 + 1))
 
 
+def test_an_original_checkpoint_resets_what_is_attached_within_and_leaves_what_began_anew() -> None:
+    model = net()
+    passes = [SMALL, "boundary-refinement{at=4.conv1}"]
+    new = pr.transform(model, passes, example_inputs=image(), verify="off")
+    with torch.no_grad():
+        for p in new.parameters():
+            p.add_(0.1)
+    inner = new[4].conv1
+    before = {name: value.clone() for name, value in inner.state_dict().items()}
+    new.load_state_dict(model.state_dict(), strict=True)
+    reset = {name for name in before if "refinement.residual.2" in name}
+    assert reset
+    assert {name for name, value in inner.state_dict().items() if not torch.equal(value, before[name])} == reset
+    assert not any(inner.state_dict()[name].any() for name in reset)
+
+
 def test_it_trains_copies_and_reverts() -> None:
     model, x = net(), image()
     new = rewrite(model)
