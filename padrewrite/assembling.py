@@ -39,11 +39,14 @@ def emit_assembly(
 
 
 def drop_norms(nodes: fx.Graph, fqns: Collection[str]) -> None:
-    """Takes the calls of batch norms out: what read their results reads their inputs."""
+    """Puts copies in the place of the calls of batch norms, as ``nn.assembled.PassedOn`` makes them."""
     calls = [node for node in nodes.nodes if node.meta.get("fqn") in fqns and "at" not in node.meta]
     for node in calls:
         if node.target is F.batch_norm:
-            node.replace_all_uses_with(node.args[0])
+            with nodes.inserting_before(node):
+                copied = nodes.call_function(torch.clone, (node.args[0],))
+            copied.meta.update(node.meta)
+            node.replace_all_uses_with(copied)
     _erase(nodes, calls)
 
 
@@ -81,9 +84,7 @@ class _Emitter:
                 value = self._call(value, part, (branch.name, str(index)))
             total = value if total is None else self._sum(total, value)
         assert total is not None
-        if op.branches:
-            return total
-        return self._emit(lambda v: torch.clone(v), total, shape_of(total), {"fqn": self._fqn()})
+        return total
 
     def _call(self, x: fx.Node, part: Part, names: tuple[str, ...]) -> fx.Node:
         shape = tuple(shape_of(x))

@@ -87,10 +87,12 @@ class PoolLayer(nn.Module):
 
 
 class PassedOn(nn.Module):
-    """In the place of a layer that is no more: returns its input, and takes any checkpoint of that layer."""
+    """In the place of a layer that is no more: copies its input, and takes any checkpoint of that layer."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return input
+        # A ReLU behind may write into what it is given, which must be neither what a layer before has to remember nor
+        # the view that a backward hook on that layer makes of its output.
+        return torch.clone(input)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for name in [key for key in state_dict if key.startswith(prefix)]:
@@ -124,8 +126,7 @@ class Assembled(nn.Module):
             result: Tensor = self.get_submodule(branch.name)(input)
             total = result if total is None else torch.add(total, result)
         assert total is not None
-        # What stands behind may write into what it is given, which must not be what stands before has to remember.
-        return total if self.assembly.branches else torch.clone(total)
+        return total
 
     @property
     def in_channels(self) -> int:

@@ -67,7 +67,7 @@ class Assembly(Op):
 
     kind: ClassVar[str] = "assembly"
     branches: tuple[Branch, ...]
-    """Without any, and with ``skip``: a copy of the input."""
+    """Without any, and with ``skip``: the input itself."""
     skip: bool = False
     """Add the input itself."""
     carry: Carry | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from padrewrite.edits import Edit
 from padrewrite.errors import RevertError, WriteError
@@ -59,6 +60,7 @@ def put_layer(model: nn.Module, edit: Edit) -> Carried | None:
         new = layer_of(after, edit.old, "meta", weight.dtype)
         _fill(new, carried.state)
     _inherit(new, old)
+    _norms_as(new, [model.get_submodule(fqn) for fqn in after.drops])
     _swap_in(model, old, new)
     for fqn in after.drops:
         norm = model.get_submodule(fqn)
@@ -109,18 +111,25 @@ def _fill(layer: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _inherit(new: Assembled, old: Any) -> None:
-    """Mode, memory format, what is trained, hooks, and attributes that a user has set."""
+    """Mode, memory format, what is trained, and attributes that a user has set. What begins anew is always trained."""
     new.train(old.training)
     last = old.weight.dim() == 4 and old.weight.is_contiguous(memory_format=torch.channels_last)
     if last and not old.weight.is_contiguous():
         new.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    for name, parameter in new.named_parameters():
+    for name, parameter in new.named_parameters() if new.assembly.carry is not None else ():
         given = old.bias if name.endswith(".bias") and old.bias is not None else old.weight
         parameter.requires_grad_(given.requires_grad)
     stock = vars(type(old)(1, 1, 1, device="meta"))
     for name, value in vars(old).items():
         if name not in stock and not name.startswith("_padrewrite"):
             vars(new)[name] = value
+
+
+def _norms_as(new: Assembled, old: list[nn.Module]) -> None:
+    """The batch norms inside get the mode of the one that goes."""
+    norms = [m for m in new.modules() if isinstance(m, _BatchNorm)]
+    for norm in norms if old else ():
+        norm.train(old[0].training)
 
 
 def put_back(model: nn.Module, original: nn.Module | None = None) -> int:

@@ -207,6 +207,40 @@ def test_it_trains_copies_and_reverts() -> None:
     assert torch.equal(pr.revert(new).eval()(x), model.eval()(x))
 
 
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+@pytest.mark.parametrize("late", [True, False])
+def test_it_trains_with_backward_hooks_before_a_relu_that_writes_in_place(layer: str, late: bool) -> None:
+    model, seen = net(), list[str]()
+    new = rewrite(model) if late else None
+    (new or model)[4].get_submodule(layer).register_full_backward_hook(lambda *_: seen.append(layer))
+    new = new or rewrite(model)
+    new(image()).square().mean().backward()
+    assert seen == [layer]
+    assert all(p.grad is not None for p in new.parameters())
+
+
+def test_what_begins_anew_is_trained_in_a_frozen_network_too() -> None:
+    model = net().requires_grad_(False)
+    new = rewrite(model)
+    trained = {name for name, p in new.named_parameters() if p.requires_grad}
+    assert {name.split(".")[1] for name in trained} == {"conv1", "conv3"}
+    assert {name for name, _ in new.named_parameters()} - trained == {
+        name for name, _ in model.named_parameters() if name in dict(new.named_parameters())
+    }
+
+
+def test_new_norms_have_the_mode_of_those_they_replace() -> None:
+    """Frozen statistics, as in detectors."""
+    model = net().train()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.eval()
+    new = rewrite(model, verify="full")
+    assert {m.training for m in new.modules() if isinstance(m, nn.BatchNorm2d)} == {False}
+    assert new[4].conv1.training
+    assert new[4].conv1.left[0].training
+
+
 def test_a_second_run_changes_nothing() -> None:
     new = rewrite(net())
     again = pr.plan(new, [SMALL], example_inputs=image())
