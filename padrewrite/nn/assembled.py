@@ -184,8 +184,9 @@ class Assembled(nn.Module):
             state = of_checkpoint(old, self.assembly, weight, bias)
         # A part that was replaced in its turn takes the weight that was carried over for it as such a checkpoint's.
         again = [f"{n}." for n, m in self.named_modules() if isinstance(m, Assembled) and f"{n}.weight" in state]
-        like = weight if weight is not None else bias
-        for name, value in _values(self, like, metadata).items():
+        # Without a weight that can be taken, what is attached to the parts stays as it is, too.
+        left = self.state_dict() if weight is None or error is not None else _values(self, weight, metadata)
+        for name, value in left.items():
             if not name.startswith(tuple(again)):
                 state.setdefault(name, value)
         state_dict.update({f"{prefix}{name}": value for name, value in state.items()})
@@ -224,13 +225,13 @@ class AttachedMixin(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def _values(layer: Assembled, like: Tensor | None, metadata: Any) -> dict[str, Tensor]:
+def _values(layer: Assembled, like: Tensor, metadata: Any) -> dict[str, Tensor]:
     """Values for keys that a checkpoint does not have: those that the layer has, or new ones where it is on meta.
 
     With ``assign=True`` parameters become what is given, so these take the type and device of the checkpoint's.
     """
     state = layer.own_state()
-    if like is None or not metadata.get("assign_to_params_buffers", False):
+    if not metadata.get("assign_to_params_buffers", False):
         return state
     if any(value.is_meta for value in state.values()):
         state = Assembled(layer.assembly, device=like.device, dtype=like.dtype).state_dict()

@@ -108,6 +108,22 @@ def test_a_bias_alone_is_taken(replaced: str) -> None:
     torch.testing.assert_close(new[0](x), want, rtol=1e-10, atol=1e-10)
 
 
+def test_a_bias_alone_leaves_what_is_attached_within() -> None:
+    model = net()
+    new = trained(rewrite(model, SEPARABLE, REFINED))
+    before = state_of(new)
+    new.load_state_dict({"0.bias": model[0].bias}, strict=False)
+    assert set(before) - same(new, before) == {"0.left.1.bias"}
+
+
+def test_parts_of_what_is_attached_that_were_replaced_are_reset() -> None:
+    model, x = net(), image()
+    new = rewrite(rewrite(model, REFINED), "symmetric-even{from_odd=[3]}")
+    assert "0.refinement.residual.2.weight" not in new.state_dict()
+    trained(new).load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(new(x), model(x))
+
+
 def test_a_bias_too_many_is_unexpected() -> None:
     other, x = net(), image()
     new = trained(rewrite(net(bias=False), SEPARABLE))
@@ -149,14 +165,14 @@ def test_nothing_stays_on_meta_where_a_checkpoint_is_assigned() -> None:
 @pytest.mark.parametrize("replaced", [SEPARABLE, "symmetric-even{from_odd=[7]}"])
 def test_values_that_are_not_finite_are_an_error_that_says_so(replaced: str, value: float) -> None:
     model = net()
-    new = rewrite(model, replaced)
+    new = trained(rewrite(model, replaced, REFINED))
     before = state_of(new)
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] = value
     wanted = r"(?s)0\.weight is not finite everywhere in the checkpoint.*Load a checkpoint with finite values"
     with pytest.raises(RuntimeError, match=wanted):
         new.load_state_dict(model.state_dict())
-    assert {f"0.{name}" for name in new[0].state_dict()} <= same(new, before)
+    assert {name for name in before if name.startswith("0.")} <= same(new, before)
 
 
 def test_a_weight_without_values_is_an_error_that_says_so() -> None:
