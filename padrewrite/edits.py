@@ -48,6 +48,11 @@ class Edit:
         return after if isinstance(after, Assembly) else None
 
     @property
+    def fresh(self) -> bool:
+        """The layer is replaced by one whose parameters begin anew: nothing of the old ones is carried over."""
+        return isinstance(self.after, Assembly) and bool(self.after.branches) and self.after.carry is None
+
+    @property
     def below(self) -> str:
         """FQN of the module whose children the assembly's are."""
         return ".".join(filter(None, (self.owner, self.after.name if isinstance(self.after, Attached) else "")))

@@ -101,7 +101,7 @@ def make_plan(
         decisions=tuple(decisions),
         edits=tuple(edits.values()),
         grids=tuple(grids),
-        notes=graph.notes + tuple(notes) + _batch_norm_note(model, edits, summaries),
+        notes=graph.notes + tuple(notes) + _fresh_note(edits) + _batch_norm_note(model, edits, summaries),
         _graph=graph,
         _predicted=current,
         _inputs=inputs,
@@ -288,12 +288,20 @@ def _summary(one: Pass, outcome: Outcome, before: Cost, after: Cost) -> PassSumm
     return PassSummary(one.spec, one.name, outcome.matches, **count, contract=contract, before=before, after=after)
 
 
+def _fresh_note(edits: Mapping[str, Edit]) -> tuple[str, ...]:
+    fresh = len({edit.owner for edit in edits.values() if edit.fresh})
+    what = "layer begins anew, with random weights" if fresh == 1 else "layers begin anew, with random weights"
+    return (f"{fresh} {what}: train the network",) if fresh else ()
+
+
 def _batch_norm_note(
     model: nn.Module, edits: Mapping[str, Edit], summaries: Sequence[PassSummary]
 ) -> tuple[str, ...]:
     if not any(summary.contract in ("interior", "shape", "bounded") for summary in summaries):
         return ()  # on a grid the old activations are all still there
-    norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())  # pyright: ignore[reportPrivateUsage]
+    gone = {fqn for edit in edits.values() if edit.assembly is not None for fqn in edit.assembly.drops}
+    kept = (m for fqn, m in model.named_modules() if fqn not in gone)
+    norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in kept)  # pyright: ignore[reportPrivateUsage]
     if not (norms and edits):
         return ()
     return (

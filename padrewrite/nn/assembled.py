@@ -197,8 +197,8 @@ class Assembled(nn.Module):
         return {name: value for name, value in self.state_dict().items() if not name.startswith(tuple(attached))}
 
     def extra_repr(self) -> str:
-        convs = ", ".join(f"{name} {'x'.join(map(str, c.kernel))}" for name, c in self.assembly.convs.items())
-        return f"{convs}{', skip' if self.assembly.skip else ''}"
+        parts = [f"{name} {'x'.join(map(str, c.kernel))}" for name, c in self.assembly.convs.items()]
+        return ", ".join([*parts, "skip"] if self.assembly.skip else parts)
 
 
 class AttachedMixin(nn.Module):

@@ -11,10 +11,9 @@ def change_text(before: Mapping[str, Any], after: Mapping[str, Any], brief: bool
 
     With ``brief`` only what changes follows the arrow: ``k3 s2 p1 d1 -> s1 p2 d2``.
     """
-    if "branches" in after or "attached" in after:
-        return f"{' '.join(_parts(before))} -> {_layers(after)}"
-    old, new = _parts(before), _parts(after)
-    if any(before.get(c) != after.get(c) for c in ("in_channels", "out_channels")):
+    made = "branches" in after or "attached" in after
+    old, new = _parts(before), [_layers(after)] if made else _parts(after)
+    if any(c in after and before.get(c) != after[c] for c in ("in_channels", "out_channels")):
         old, new = [*old, _channels(before)], [*new, _channels(after)]
     shown = [part for part in new if part not in old] if brief else new
     return f"{' '.join(old)} -> {' '.join(shown or new)}"
@@ -24,6 +23,8 @@ def _layers(spec: Mapping[str, Any]) -> str:
     """``7x1 1x7 + 1x7 7x1, c64``: the branches of a layer, and the channels between."""
     if "attached" in spec:
         return f"+ {_branches(spec['attached'])}"
+    if not spec["branches"]:
+        return "passed on"
     middle = {part["out_channels"] for branch in spec["branches"] for part in branch[:-1] if "out_channels" in part}
     channels = f", c{'|'.join(map(str, sorted(middle)))}" if middle else ""
     return f"{_branches(spec['branches'])}{channels}"

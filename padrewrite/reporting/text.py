@@ -147,6 +147,8 @@ def _change(before: Cost | None, after: Cost | None) -> tuple[str, str, str]:
 
 
 def _checkpoints(plan: Plan) -> str:
+    if any(edit.fresh for edit in plan.edits):
+        return "in part"  # what begins anew has no value in them
     return "as they are" if all(edit.assembly is None for edit in plan.edits) else "converted"
 
 

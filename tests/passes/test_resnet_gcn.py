@@ -241,6 +241,19 @@ def test_new_norms_have_the_mode_of_those_they_replace() -> None:
     assert new[4].conv1.left[0].training
 
 
+def test_the_report_says_what_becomes_of_layers_and_what_begins_anew() -> None:
+    """Fourteen norms were there; two go with each of three blocks."""
+    new = rewrite(net())
+    told = " ".join(str(pr.report(new)).split())
+    assert "k3 s2 p1 d1 -> passed on shape" in told
+    assert "k1 s1 p0 d1 c8>24 -> 1x1 c7>24 shape" in told
+    assert "6 layers begin anew, with random weights: train the network" in told
+    assert "8 batch norms keep statistics" in told
+    assert "29 in part" in told
+    assert "converted" not in told
+    assert repr(new[4].conv2) == "Assembled(skip)"
+
+
 def test_a_second_run_changes_nothing() -> None:
     new = rewrite(net())
     again = pr.plan(new, [SMALL], example_inputs=image())

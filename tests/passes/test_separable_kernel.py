@@ -228,6 +228,8 @@ def test_random_weights_are_a_new_start() -> None:
     torch.manual_seed(0)
     new = rewrite(wide(), image(9, 9), f"{NAME}{{init=random}}")
     assert pr.report(new).decisions[-1].contract == "shape"
+    assert "1 layer begins anew, with random weights: train the network" in str(pr.report(new))
+    assert "begins anew" not in str(pr.report(rewrite(wide(), image(9, 9))))
     assert all(p.requires_grad and p.std() > 0 for p in new[1].parameters())
 
 
