@@ -247,8 +247,10 @@ def _refuse_conflicts(one: Pass, graph: Graph, wanted: dict[str, Any], decisions
         if not refused:
             return
         for site_id, check in refused.items():
-            match = wanted[site_id][0] if site_id in wanted else None
-            for site in (*match.sites, *match.pools) if match is not None else ():
+            if site_id not in wanted:
+                continue
+            match: Match = wanted[site_id][0]
+            for site in (*match.sites, *match.pools):
                 if wanted.pop(site.id, None) is not None:
                     _decide(decisions, _not_rewritten(one, site, check, _conditions(one, match)))
 

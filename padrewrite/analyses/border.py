@@ -187,7 +187,7 @@ class Clean:
         return 1 - prod(sum(axis) / len(axis) for axis in kept if axis)
 
     def _hides(self, read: Read, spatial: Sequence[int]) -> bool:
-        """Whether an operand that gives positions has another axis that is read as a whole and is touched."""
+        """Whether made-up values enter along an axis without positions: one that is read as a whole, or was before."""
         sources = (read.dims[d] for d in spatial)
         kept = {s[0] for s in sources if isinstance(s, tuple) and not isinstance(s[1], Whole)}
         at = dict(read.at)
@@ -196,7 +196,8 @@ class Clean:
             seen = axis if axis is None or d not in at else (axis[at[d]],)
             if kept and d not in kept and (seen is None or not all(seen)):
                 return True
-        return bool(kept) and (read.node in self._hidden or self._layout.lost(read.node) is not None)
+        before = read.node in self._hidden or self._layout.lost(read.node) is not None
+        return bool(kept) and (before or read.made_up)
 
 
 def _clean_through(axis: AxisMap, value: tuple[bool, ...], n: int) -> tuple[bool, ...] | None:

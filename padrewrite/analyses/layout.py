@@ -135,13 +135,21 @@ def _locate(
             found[d] = axis if found[d] is None else found[d]
         pooled = tuple(d for d in read.pooled if isinstance(given[d], Origin))
         parts = tuple((share, tuple(_resolve(s, given)[0] for s in ways)) for share, ways in read.parts)
-        reads.append(replace(read, dims=tuple(dims), pooled=pooled, parts=parts))
+        made_up = step.kind == "conv" and any(_makes_up(s, given, read.node) for s in read.dims)
+        reads.append(replace(read, dims=tuple(dims), pooled=pooled, parts=parts, made_up=made_up))
     carried = [axis for read in reads for axis in axes[read.node] if axis is not None]
     if step.ended is not None and carried:
         found = [_lose(carried, step.ended)] * len(shape)
     elif step.ended is not None:
         found = [None] * len(shape)
     return tuple(found), replace(step, reads=tuple(reads))
+
+
+def _makes_up(source: Source, given: Sequence[Axis], node: fx.Node) -> bool:
+    """Whether a window pads a dimension without positions, as one that was pooled away."""
+    if not isinstance(source, tuple) or given[source[0]] is not None:
+        return False
+    return any(source[1].made_up(shape_of(node)[source[0]]))
 
 
 def _resolve(source: Source, given: Sequence[Axis]) -> tuple[Source, Axis]:

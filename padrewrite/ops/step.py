@@ -42,6 +42,8 @@ class Read:
     parts: tuple[tuple[Fraction, tuple[Source, ...]], ...] = ()
     """Where the operand's channels are read in several ways: the share of them that are, and how, per result dimension.
     Shares of all reads of a call add up to 1."""
+    made_up: bool = False
+    """Windows take in made-up values along a dimension of the operand that has no positions any more."""
 
 
 @dataclass(frozen=True)
