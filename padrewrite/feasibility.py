@@ -19,7 +19,7 @@ from padrewrite.ops.conv import Conv, TransposedConv, own_padding
 from padrewrite.ops.pool import Pool
 from padrewrite.ops.realise import realise
 from padrewrite.replacing import CODES as REPLACING
-from padrewrite.replacing import Modules, norm_elsewhere, read_elsewhere, replaced
+from padrewrite.replacing import Modules, inside_another, norm_elsewhere, read_elsewhere, replaced
 from padrewrite.rewriting import Check
 
 CODES = {
@@ -44,19 +44,15 @@ def feasible(
     if first is not None:
         site = first.site
         if isinstance(first.after, Attached):
-            after = _attached_again(first.after, after)
+            if not isinstance(after, Conv):
+                return Check("refined", False, f"{first.below} hangs on it; replace it first, then refine")
+            after = replace(first.after, op=after)
     if isinstance(after, Assembly):
         assert isinstance(site, Site)
-        return replaced(modules, site, after)
+        return inside_another(modules, site) or replaced(modules, site, after)
     if isinstance(after, Attached):
         return _attached(modules, site, after)
     return _changed(modules, site, after)
-
-
-def _attached_again(first: Attached, after: Conv | Pool | Assembly | Attached) -> Attached:
-    """What becomes of a layer that has something attached: it keeps that."""
-    assert isinstance(after, Conv)
-    return replace(first, op=after)
 
 
 def _attached(modules: Modules, site: Site | PoolSite, after: Attached) -> Edit | Check:
@@ -67,6 +63,10 @@ def _attached(modules: Modules, site: Site | PoolSite, after: Attached) -> Edit 
         return Check("not-a-layer", False, "the call is not one that a convolution layer makes by its own forward")
     if _minds_subclasses(type(module)):
         return Check("own-init-subclass", False, f"{type(module).__name__} has its own __init_subclass__")
+    held = isinstance(module, AttachedMixin)
+    taken = None if held else next((name for name in ("attached", after.name) if hasattr(module, name)), None)
+    if taken is not None:
+        return Check("taken-name", False, f"it has an attribute {taken}, which is needed for the refinement; rename it")
     assert isinstance(site.op, Conv)
     edit = Edit(site, site.op, after, ATTACH, site.fqn)
     if after.op == site.op:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from padrewrite.analyses.costs import parameters_of
 from padrewrite.edits import REPLACE, Edit
 from padrewrite.graph import Graph, Site
+from padrewrite.nn.assembled import Assembled
 from padrewrite.nn.axis_padding import AxisPaddedConv1d, AxisPaddedConv2d, AxisPaddedConv3d
 from padrewrite.nn.large import layer_of
 from padrewrite.nn.partial import PartialConv1d, PartialConv2d, PartialConv3d
@@ -24,11 +25,15 @@ from padrewrite.rewriting import Check
 
 CODES = {
     "not-a-layer": "only a call that a convolution layer makes itself can be replaced or get a layer behind it",
+    "refined": "a refinement hangs on it, and would hang on nothing; replace it first, then refine",
+    "inside-another": "it is a part of a layer that stands for another convolution, or refines one",
     "own-class": "only torch's own convolution classes can be replaced; what a subclass adds would be lost",
     "root-layer": "the model is itself this convolution, and has no parent to put another layer into",
     "computed-weight": "its weight is computed from other tensors, so there is no weight to carry over",
     "tied-weight": "its weight belongs to another module, too, or is read by another call",
     "state-hooks": "hooks on its state dict would meet other keys; or a batch norm that goes with it has hooks",
+    "parameter-hooks": "hooks on its parameters would stay behind on the old ones",
+    "taken-name": "it has an attribute with a name that the new layer needs for itself",
     "no-values": "its weight is on meta, sharded, or not real numbers: there is nothing to carry over",
     "padded-outside": "explicit pads before it cannot be divided between the new layers",
     "costs-more": "it would not have fewer parameters and fewer multiply-accumulates",
@@ -43,6 +48,7 @@ _STATE_HOOKS = (
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
+_TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 _CALL_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -87,7 +93,8 @@ def replaced(modules: Modules, site: Site, after: Assembly) -> Edit | Check:
     module: Any = modules.get_submodule(site.fqn)
     if isinstance(site.op, Conv) and site.op.symmetric is not None:
         return Check("own-class", False, "its channels are read from several sides; put the pass before symmetric-even")
-    failed = _not_replaceable(modules, site, module) or _not_carried(module, after) or _not_droppable(modules, after)
+    failed = _not_replaceable(modules, site, module) or _name_taken(module, after)
+    failed = failed or _not_carried(module, after) or _not_droppable(modules, after)
     if failed is not None:
         return failed
     assert isinstance(site.op, Conv)
@@ -102,6 +109,18 @@ def replaced(modules: Modules, site: Site, after: Assembly) -> Edit | Check:
         return failed
     edit = Edit(site, site.op, after, REPLACE, site.fqn, explicit)
     return edit if after.carry is None else measured(edit, carry_over(site.op, after, module.weight, module.bias))
+
+
+def inside_another(modules: Modules, site: Site) -> Check | None:
+    """The refusal of what is a part of an assembly: that one's checkpoints, checks and way back know its own parts."""
+    parents = site.fqn.split(".")[:-1]
+    for depth in range(len(parents) + 1):
+        fqn = ".".join(parents[:depth])
+        layer = modules.get_submodule(fqn)
+        if isinstance(layer, Assembled):
+            where = f"{fqn or 'the model'}, a {type(layer).__name__}"
+            return Check("inside-another", False, f"it is a part of {where}, which stands for one layer")
+    return None
 
 
 def measured(edit: Edit, carried: Carried) -> Edit | Check:
@@ -135,10 +154,30 @@ def _not_replaceable(modules: Modules, site: Site, module: Any) -> Check | None:
     hooked = next((name for name in _STATE_HOOKS if vars(module).get(name)), None)
     if hooked is not None:
         return Check("state-hooks", False, f"it has hooks on its state dict ({hooked.strip('_')}), which know its keys")
+    hooked = next((n for n, p in module.named_parameters() if any(getattr(p, kind) for kind in _TENSOR_HOOKS)), None)
+    if hooked is not None:
+        return Check("parameter-hooks", False, f"its {hooked} has hooks, which the new parameters would not have")
     owners = [name for name, other in modules.named_modules() if other is not module and _shares(other, module)]
     if owners:
         return Check("tied-weight", False, f"{owners[0] or 'the model'} has the same parameter; untie them first")
     return None
+
+
+def own_attributes(module: nn.Module) -> list[str]:
+    """Names of what a user has set on a stock convolution."""
+    kind: Any = type(module)
+    stock = vars(kind(1, 1, 1, device="meta"))
+    return [name for name in vars(module) if name not in stock and not name.startswith("_padrewrite")]
+
+
+def _name_taken(module: nn.Module, after: Assembly) -> Check | None:
+    """Attributes of a user's go on to the new layer, where they must not stand for its own."""
+    names = own_attributes(module)
+    new = layer_of(after, None, "meta") if names else None
+    taken = next((name for name in names if hasattr(new, name)), None)
+    if taken is None:
+        return None
+    return Check("taken-name", False, f"it has an attribute {taken}, which the new layer needs for itself; rename it")
 
 
 def _shares(other: nn.Module, module: nn.Module) -> bool:

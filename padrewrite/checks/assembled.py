@@ -164,7 +164,7 @@ def _exact(
 ) -> Evidence:
     """That what is attached adds nothing where its last layer is zero, as it is when it is new."""
     zero = tuple(f"{name}." for name in assembly.zero)
-    same = not any(t.any() for name, t in state.items() if name.startswith(zero))
+    same = not any(t.any() for name, t in state.items() if name.startswith(zero) and not t.is_meta)
     x = _input(edit, assembly, 0, generator).to(_device(state))
     found = Comparison(tolerance)
     found.add(naive_assembly(assembly, dict(assembly.parts), state, x), x)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from padrewrite.errors import ModelError
 
 
+@torch.inference_mode(False)
 def copy_model(model: nn.Module) -> nn.Module:
     """A deep copy.
 

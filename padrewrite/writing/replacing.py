@@ -16,7 +16,7 @@ from padrewrite.nn.large import layer_of
 from padrewrite.ops.assembly import Assembly
 from padrewrite.ops.carrying import Carried, carry_over
 from padrewrite.ops.realise import behind_pads
-from padrewrite.replacing import told
+from padrewrite.replacing import own_attributes, told
 
 REPLACED = "_padrewrite_replaced"
 
@@ -119,10 +119,8 @@ def _inherit(new: Assembled, old: Any) -> None:
     for name, parameter in new.named_parameters() if new.assembly.carry is not None else ():
         given = old.bias if name.endswith(".bias") and old.bias is not None else old.weight
         parameter.requires_grad_(given.requires_grad)
-    stock = vars(type(old)(1, 1, 1, device="meta"))
-    for name, value in vars(old).items():
-        if name not in stock and not name.startswith("_padrewrite"):
-            vars(new)[name] = value
+    for name in own_attributes(old):
+        vars(new)[name] = vars(old)[name]
 
 
 def _norms_as(new: Assembled, old: list[nn.Module]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from padrewrite.edits import ATTACH, REBIND, REDIRECT, REPLACE, RETUNE, Edit
@@ -22,8 +23,11 @@ from padrewrite.writing.replacing import REPLACED, put_back, put_layer
 from padrewrite.writing.swapping import ORIGINAL, attach, restore, retune, swap
 
 
+@torch.inference_mode(False)
 def write(model: nn.Module, edits: Sequence[Edit]) -> dict[str, Carried]:
     """Applies every edit to ``model``; if one fails, those before it are taken back.
+
+    New parameters can be trained, also those made within ``torch.inference_mode``.
 
     Returns:
         Per replaced site what carrying its weights over lost.
@@ -121,6 +125,7 @@ def undo(before: list[Before]) -> None:
             current[name].update(held)
 
 
+@torch.inference_mode(False)
 def take_back(model: nn.Module, original: nn.Module | None = None) -> int:
     """Reverts every rewritten module; returns how many there were.
 

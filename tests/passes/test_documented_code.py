@@ -183,6 +183,18 @@ def with_state_hook() -> nn.Module:
     return model
 
 
+def with_gradient_hook() -> nn.Module:
+    model = nn.Sequential(large())
+    model[0].weight.register_hook(lambda grad: grad)
+    return model
+
+
+def with_attribute() -> nn.Module:
+    model = nn.Sequential(large())
+    model[0].assembly = 3
+    return model
+
+
 class Large(nn.Conv2d):
     """A subclass, of which a replacement would keep nothing."""
 
@@ -220,6 +232,13 @@ ENGINE_ROWS = [
     EngineRow("ambiguous-call", "refused", ComputedTwice, include="#conv2d.0"),
     EngineRow("not-a-layer", "refused", Borrowed, ("separable-kernel{min_kernel=3}",)),
     EngineRow("own-class", "refused", lambda: nn.Sequential(Large(3, 8, 7, padding=3)), SEPARABLE),
+    EngineRow("refined", "refused", lambda: nn.Sequential(large()), ("boundary-refinement{at=0}", *SEPARABLE)),
+    EngineRow(
+        "inside-another",
+        "refused",
+        lambda: nn.Sequential(large()),
+        (*SEPARABLE, "symmetric-even{from_odd=[7]}"),
+    ),
     EngineRow("root-layer", "refused", large, SEPARABLE),
     EngineRow(
         "computed-weight",
@@ -229,6 +248,8 @@ ENGINE_ROWS = [
     ),
     EngineRow("tied-weight", "refused", tied, ("separable-kernel{mid=1}",)),
     EngineRow("state-hooks", "refused", with_state_hook, SEPARABLE),
+    EngineRow("parameter-hooks", "refused", with_gradient_hook, SEPARABLE),
+    EngineRow("taken-name", "refused", with_attribute, SEPARABLE),
     EngineRow("no-values", "refused", lambda: nn.Sequential(large(dtype=torch.complex64)), SEPARABLE, inputs=False),
     EngineRow(
         "padded-outside",
