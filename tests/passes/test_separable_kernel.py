@@ -80,6 +80,13 @@ REFUSALS = [
     Row("smaller-kernel", "refused", f"{NAME}{{kernel=7}}", lambda: nn.Conv2d(3, 4, 9, padding=4), (9, 9)),
     Row("off-centre", "refused", f"{NAME}{{kernel=8}}", lambda: nn.Conv2d(3, 4, 7, padding=3), (9, 9)),
     Row(
+        "enlarged-partial",
+        "refused",
+        f"{NAME}{{kernel=7}}",
+        lambda: nn.Sequential(pr.nn.PartialConv2d(3, 4, 5, padding=2)),
+        (9, 9),
+    ),
+    Row(
         "too-small",
         "refused",
         f"{NAME}{{kernel=21}}",
