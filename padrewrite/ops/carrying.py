@@ -144,8 +144,10 @@ def placed(weight: Tensor, old: Window, new: Window) -> Tensor:
     """A kernel of window ``old`` where it lies in that of ``new``, with zeros around it. Rates may differ."""
     amounts: list[int] = []
     for axis in reversed(range(old.rank)):
-        before = new.lo[axis] // new.dilation[axis] - old.lo[axis] // old.dilation[axis]
-        amounts += [before, new.kernel[axis] - old.kernel[axis] - before]
+        room = new.kernel[axis] - old.kernel[axis]
+        # A kernel that is as large lies where it lay; of a single tap, the padding tells nothing about the rate.
+        before = new.lo[axis] // new.dilation[axis] - old.lo[axis] // old.dilation[axis] if room else 0
+        amounts += [before, room - before]
     return F.pad(weight, amounts)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import ConvSpec, conv_specs
 from torch import Tensor
@@ -145,6 +145,11 @@ def test_full_rank_is_the_kernel_again_whatever_the_window(spec: ConvSpec, branc
     torch.testing.assert_close(layer(x), want, rtol=1e-10, atol=1e-10)
 
 
+DILATED_TAP = ConvSpec((1, 1), (1, 1), (2, 1), ((1, 0), (0, 0)), 1, 1, 1, False, torch.float64, 1, (1, 1), 0)
+"""A single tap, off the middle, with a rate that means nothing."""
+
+
+@example(DILATED_TAP, 1, 1)
 @given(conv_specs(ranks=(2,), dtypes=(torch.float64,)), st.integers(1, 3), st.sampled_from([1, 2]))
 def test_the_stated_error_is_that_of_the_impulse_response(spec: ConvSpec, mid: int, branches: int) -> None:
     """The kernel that the parameters compute, read off the layer: one impulse for each tap and input channel."""
