@@ -182,14 +182,9 @@ class Assembled(nn.Module):
             error_msgs.append(error.format(f"{prefix}weight"))
         elif self.assembly.carry is not None:
             state = of_checkpoint(old, self.assembly, weight, bias)
-        # A part that was replaced in its turn takes the weight that was carried over for it as such a checkpoint's.
-        again = [f"{n}." for n, m in self.named_modules() if isinstance(m, Assembled) and f"{n}.weight" in state]
         # Without a weight that can be taken, what is attached to the parts stays as it is, too.
         left = self.state_dict() if weight is None or error is not None else _values(self, weight, metadata)
-        for name, value in left.items():
-            if not name.startswith(tuple(again)):
-                state.setdefault(name, value)
-        state_dict.update({f"{prefix}{name}": value for name, value in state.items()})
+        state_dict.update({f"{prefix}{name}": value for name, value in {**left, **state}.items()})
 
     def own_state(self) -> dict[str, Tensor]:
         """The state without that of layers attached to its parts: they fill in theirs themselves."""
