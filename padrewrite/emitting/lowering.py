@@ -18,7 +18,7 @@ from padrewrite.emitting.convolutions import Hidden
 from padrewrite.ops.conv import is_our_conv
 from padrewrite.ops.formulations import choose
 from padrewrite.ops.partial import border_form, partial_conv, read_window
-from padrewrite.ops.symmetric import read_symmetric, symmetric_conv, symmetric_form
+from padrewrite.ops.symmetric import convolves_channels_last, read_symmetric, symmetric_conv, symmetric_form
 
 _OURS = ("at", "origin", "shape", "source", "value")
 _SHARED = ("nn_module_stack", "source_fn_stack", "stack_trace")
@@ -57,6 +57,7 @@ def _symmetric(given: dict[str, Any], shape: Sequence[int], value: Tensor) -> An
     window, symmetry, modes = read_symmetric(tuple(shape[2:]), *numbers)
     tensors = (given["x"], given["weight"], given["bias"])
     options: dict[str, Any] = {"modes": modes, "scale": given["scale"], "dtype": value.dtype}
+    options["last"] = convolves_channels_last(value, window.rank)
     options["formulation"] = given["formulation"] or choose(value, shape[1] * given["groups"])
     return symmetric_form(*tensors, window, given["groups"], symmetry, shape[1], **options)
 

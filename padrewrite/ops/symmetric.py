@@ -83,6 +83,7 @@ def symmetric_conv(
         modes=filled,
         scale=scale,
         stored=stored,
+        last=stored and convolves_channels_last(x, window.rank),
         formulation=formulation or choose(x, int(weight.shape[1]) * groups),
     )
 
@@ -139,12 +140,14 @@ def symmetric_form(
     scale: str | None = None,
     dtype: torch.dtype | None = None,
     stored: bool = False,
+    last: bool = False,
     formulation: str = "concat",
 ) -> Tensor:
     """The convolution in plain torch calls, ``channels`` input channels a group, with every number an integer.
 
     Tensors may be ``torch.fx.Proxy``, as for ``padrewrite.ops.partial.border_form``, whose ``dtype`` and ``stored``
-    these are.
+    these are. ``last`` is for a compiler that convolves channels last whatever the layout of the input
+    (``convolves_channels_last``): what is joined is then written that way, and not converted afterwards.
     """
     filled = tuple(pair if m != "zeros" else (0, 0) for pair, m in zip(window.padding, modes))
     zeros = tuple(pair if m == "zeros" else (0, 0) for pair, m in zip(window.padding, modes))
@@ -158,7 +161,7 @@ def symmetric_form(
         check_scale(scale)
     own = None if scaled else bias
     if formulation == "concat" and len(blocks) > 1:
-        out = _concat(x, weight, own, left, groups, symmetry.axes, blocks)
+        out = _concat(x, weight, own, left, groups, symmetry.axes, blocks, last)
     elif formulation == "crops" and len(blocks) > 1:
         out = _crops(x, weight, own, left, groups, symmetry.axes, blocks)
     elif formulation in FORMULATIONS:
@@ -172,8 +175,20 @@ def symmetric_form(
     return rescaled(x, out, bias, windows, scale=scale or "mean", dtype=dtype, stored=stored)
 
 
+def convolves_channels_last(x: Tensor, rank: int) -> bool:
+    """Whether Inductor keeps the input of a convolution of ``x`` channels last: in two dimensions on CPUs."""
+    return x.device.type == "cpu" and rank == 2 and x.dim() == 4
+
+
 def _concat(
-    x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int, axes: Ints, blocks: Blocks
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    groups: int,
+    axes: Ints,
+    blocks: Blocks,
+    last: bool,
 ) -> Tensor:
     """Each block padded (or cropped) on its own sides, then one convolution."""
     rank = window.rank
@@ -182,7 +197,11 @@ def _concat(
     by_hand = replace(window, lo=tuple(lo for lo, _ in rest), hi=tuple(hi for _, hi in rest))
     pads = [flat(window_of(by_hand, axes, block).padding, 1) for block in blocks] * groups
     parts = torch.split(x, [block.channels for block in blocks] * groups, -rank - 1)
-    joined = torch.cat([F.pad(parts[place], pad) for place, pad in enumerate(pads)], -rank - 1)
+    padded = [F.pad(parts[place], pad) for place, pad in enumerate(pads)]
+    if last:
+        # One part decides how Inductor lays out the whole; of the strides that eager mode sees, none change.
+        padded[0] = padded[0].contiguous(memory_format=torch.channels_last)
+    joined = torch.cat(padded, -rank - 1)
     own = replace(window, lo=shared, hi=shared)
     return convolve_zeros(joined, weight, bias, own, groups)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch._inductor.utils import fresh_cache, run_and_get_code
 
+from padrewrite import nn
 from padrewrite.benchmarking.intervals import Estimate
 from padrewrite.benchmarking.symmetric import ODD, PLAIN, VARIANTS, Blocks, SymmetricBench, bench_symmetric
 from padrewrite.ops.formulations import Row
@@ -58,6 +60,19 @@ def test_the_fastest_become_the_table(measured: SymmetricBench) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_keep_the_size(variant: str) -> None:
     assert Blocks(variant, 8, 2)(torch.randn(2, 8, 6, 7)).shape == (2, 8, 6, 7)
+
+
+@pytest.mark.compile
+def test_what_is_joined_is_written_as_the_convolution_reads_it() -> None:
+    """Inductor convolves channels last on CPUs; written the other way the joined map is converted, a second pass."""
+    model = torch.nn.Sequential(torch.nn.ReLU(), nn.SymmetricConv2d(16, 16, 2, padding="same"))
+    x = torch.randn(2, 16, 5, 6)
+    torch._dynamo.reset()
+    with fresh_cache():
+        out, (code, *_) = run_and_get_code(torch.compile(model), x)
+    assert out.stride() == model(x).stride()
+    layouts = re.findall(r"empty_strided_cpu\(\(2, 16, 6, 7\), \((.*?)\)", code)
+    assert layouts == ["672, 1, 112, 16"]
 
 
 @pytest.mark.compile
