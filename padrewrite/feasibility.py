@@ -99,7 +99,16 @@ def _changed(model: Modules, site: Site | PoolSite, after: Conv | Pool) -> Edit 
             return Edit(site, site.op, after, way, site.fqn, explicit)
     if site.input_shape is None and not has_stock_forward(module):
         return Check("own-forward", False, f"{type(module).__name__} has its own forward; give example_inputs")
+    if handle.ours is not None and not _is_redirected(model, site):
+        reason = f"the forward calls {handle.ours} itself; give that call its options, or use a layer of padrewrite.nn"
+        return Check("unsupported-call", False, reason)
     return _redirected(model, site, after)
+
+
+def _is_redirected(model: Modules, site: Site) -> bool:
+    """Whether the call is ours because a rewrite put it there, which another one can take the place of."""
+    owners = [model.get_submodule(frame.fqn) for frame in site.handle.call.frames]
+    return any(change.site == site.id for owner in owners for change in getattr(owner, "_padrewrite_changes", ()))
 
 
 def _redirected(model: Modules, site: Site | PoolSite, after: Conv | Pool) -> Edit | Check:

@@ -22,7 +22,7 @@ from padrewrite.assembling import drop_norms, emit_assembly, renumber
 from padrewrite.editing import emit_pool_site, emit_site
 from padrewrite.normal_form import row_references, rows_into_convolutions, rows_of, without_numbers, without_sizes
 from padrewrite.ops.assembly import Assembly, Attached
-from padrewrite.ops.conv import Conv, TransposedConv, is_plain_conv, read_conv
+from padrewrite.ops.conv import Conv, TransposedConv, is_our_conv, is_plain_conv, read_conv
 from padrewrite.ops.pad import read_pad
 from padrewrite.ops.pool import Pool, read_pool
 from padrewrite.ops.reading import ConvNode, read_node
@@ -72,6 +72,8 @@ class Handle:
     amounts: tuple[ExplicitPad, ...] = ()
     plain: bool = True
     """The call has a form that another convolution can stand in for."""
+    ours: str | None = None
+    """The function of ``padrewrite.ops`` that is called, if it is one of ours."""
     splits: tuple[str, ...] = ()
     """Per axis, how the folded pads' amounts follow from the input's size; see ``ops.realise.SPLITS``."""
     reads_input: bool = False
@@ -292,6 +294,7 @@ def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], in
         pads=tuple(pad.meta["at"] for pad in conv.pads),
         amounts=conv.amounts,
         plain=is_plain_conv(conv.node.target),
+        ours=conv.node.target.__name__ if is_our_conv(conv.node.target) else None,  # pyright: ignore
         splits=_splits(conv),
         reads_input=isinstance(conv.x, fx.Node) and conv.x is conv.node.meta.get("owner_input"),
     )

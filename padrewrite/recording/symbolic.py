@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from sympy import Number
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -34,7 +35,9 @@ class Sizes(ShapeEnv):
         return value
 
     def fake_mode(self) -> FakeTensorMode:
-        return FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
+        mode = FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
+        mode.cache_enabled = False  # with symbols, remembering a call costs as much as the call, and few come again
+        return mode
 
 
 def symbolic_sizes(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:
@@ -56,6 +59,8 @@ def stand_in(func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
         return _max_pool1d
     if func is F.interpolate and args and args[0].dim() == 3 and kwargs.get("mode") == "area":
         return _area1d
+    if func is F.interpolate and args and kwargs.get("mode") in _RESAMPLING:
+        return _resampled
     return _adaptive_avg_pool1d if func is torch.adaptive_avg_pool1d else func
 
 
@@ -104,6 +109,21 @@ def _adaptive_avg_pool1d(x: Tensor, output_size: Any) -> Tensor:
     """Its sizes are numbers to torch in one dimension and may be symbols in two."""
     (size,) = output_size if isinstance(output_size, (tuple, list)) else (output_size,)
     return F.adaptive_avg_pool2d(x.unsqueeze(-2), (1, size)).squeeze(-2)
+
+
+_RESAMPLING = {"nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic"}
+
+
+def _resampled(x: Tensor, size: Any = None, scale_factor: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    """A map of the new size. torch would spell the weights of every neighbour out, in hundreds of symbolic calls."""
+    sizes = x.shape[2:]
+    if size is None:
+        factors = per_axis(scale_factor, len(sizes))
+        new = [n * int(f) if int(f) == f else torch.sym_int(n * f) for n, f in zip(sizes, factors)]
+    else:
+        new = per_axis(size, len(sizes))
+    out = x.new_empty((*x.shape[:2], *new))
+    return out.contiguous(memory_format=suggest_memory_format(x))
 
 
 def _area1d(x: Tensor, size: Any = None, scale_factor: Any = None, *args: Any, **kwargs: Any) -> Tensor:

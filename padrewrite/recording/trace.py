@@ -87,7 +87,41 @@ def _follow_symbolic(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | Non
                 symbols.setdefault(size.node.expr, (index, dim))
     with preserved(model), mode, enable_python_dispatcher(), _silent("torch._subclasses.fake_tensor"):
         graph = _run(model, fakes, None, symbols, "symbolic")
-    return graph, env.fixed
+    return graph, env.fixed or _settled(model, inputs, env, symbols)
+
+
+def _settled(model: nn.Module, inputs: Inputs, env: Sizes, symbols: dict[Any, tuple[int, int]]) -> str | None:
+    """Which size an answer settled, of a model that runs at others too. torch writes such a size as a number.
+
+    Where the model runs at no other, that is no fault of the recording.
+    """
+    for symbol, place in symbols.items():
+        value = env.replacements.get(symbol, symbol)
+        if value.is_number:
+            for more in _OTHER_SIZES:
+                try:
+                    _eager(model, _resized(inputs, place, int(value) + more))
+                except InputsError:
+                    continue
+                return f"it took a path that is only for size {value} of input {place[0]} along dimension {place[1]}"
+    return None
+
+
+_OTHER_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+"""How much larger: sizes that a stride or a shuffle may ask for are among them."""
+
+
+def _resized(inputs: Inputs, place: tuple[int, int], size: int) -> Inputs:
+    """The inputs with one dimension of one tensor larger, its values repeated."""
+    chosen = inputs.tensors[place[0]]
+
+    def resized(tensor: Tensor) -> Tensor:
+        if tensor is not chosen:
+            return tensor
+        index = torch.arange(size, device=tensor.device) % tensor.shape[place[1]]
+        return tensor.detach().index_select(place[1], index)
+
+    return inputs.map(resized)
 
 
 @contextlib.contextmanager

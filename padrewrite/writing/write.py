@@ -30,21 +30,20 @@ def write(model: nn.Module, edits: Sequence[Edit]) -> dict[str, Carried]:
     New parameters can be trained, also those made within ``torch.inference_mode``.
 
     Returns:
-        Per replaced site what carrying its weights over lost.
+        Per replaced site what carrying its weights over lost: the same for every call of a layer.
 
     Raises:
         WriteError: a module cannot be changed.
     """
     before = snapshot(model)
-    carried: dict[str, Carried] = {}
+    carried: dict[str, Carried | None] = {}
     try:
         # Layers first: what else is edited may be a part of them.
         done: set[str] = set()
         for edit in edits:
             if edit.way in (REPLACE, ATTACH) and edit.owner not in done:
                 done.add(edit.owner)
-                found = put_layer(model, edit) if edit.way == REPLACE else _attach(model, edit)
-                carried |= {} if found is None else {edit.site.id: found}
+                carried[edit.owner] = put_layer(model, edit) if edit.way == REPLACE else _attach(model, edit)
         _clear(model, edits)
         for edit in edits:
             if edit.way != REDIRECT and edit.owner not in done:
@@ -59,7 +58,7 @@ def write(model: nn.Module, edits: Sequence[Edit]) -> dict[str, Carried]:
     except Exception as error:
         undo(before)
         raise WriteError(f"the rewrite could not be written ({error}); the model is as it was.") from error
-    return carried
+    return {edit.site.id: found for edit in edits if (found := carried.get(edit.owner)) is not None}
 
 
 def _attach(model: nn.Module, edit: Edit) -> None:

@@ -9,6 +9,7 @@ import pytest
 from padrewrite.fuzzing.checking import check_spec
 from padrewrite.fuzzing.networks import (
     Convolve,
+    Crop,
     GlobalPool,
     Interpolate,
     LayerSpec,
@@ -16,6 +17,9 @@ from padrewrite.fuzzing.networks import (
     NetSpec,
     Pad,
     Pool,
+    Shuffle,
+    Symmetric,
+    SymmetricSpec,
 )
 
 
@@ -99,6 +103,35 @@ FOUND = {
             steps=(Convolve((0,), layer=0), Pool((1,), "avg", kernel=(3, 3), stride=(1, 1), padding=(1, 1))),
         ),
         ("output-stride{stride=1}",),
+    ),
+    "a symmetric convolution that the forward calls itself": Found(
+        NetSpec(
+            shape=(3, 5, 4),
+            layers=(SymmetricSpec(3, 2, kernel=(2, 3), dilation=(2, 2), order="raster", functional=True),),
+            steps=(Symmetric((0,), layer=0),),
+        ),
+        ("padding-mode", "partial-padding"),
+    ),
+    "a layer called twice that another stands for": Found(
+        NetSpec(
+            shape=(2, 9, 9),
+            layers=(LayerSpec(2, 6, kernel=(3, 3)),),
+            steps=(Pool((0,), "max", kernel=(2, 2), stride=(1, 1)), Convolve((0,), layer=0), Convolve((1,), layer=0)),
+        ),
+        ("separable-kernel{mid=1,min_kernel=2}",),
+    ),
+    "a size that happens to be the one a crop stops at": Found(
+        NetSpec(
+            shape=(1, 6, 9),
+            layers=(),
+            steps=(
+                Crop((0,), ((None, 6, 1), (None, 9, 1))),
+                Shuffle((1,), factor=3, inverse=True),
+                GlobalPool((0,), "mean"),
+                Interpolate((3, 0), "bilinear"),
+            ),
+        ),
+        (),
     ),
     "rates that change while sizes stay": Found(
         NetSpec(
