@@ -16,6 +16,7 @@ from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.preserve import preserved
 from padrewrite.recording.trace import trace
 from padrewrite.writing.copying import copy_model
+from padrewrite.writing.redirecting import pool_answers
 from padrewrite.writing.write import write
 
 
@@ -28,11 +29,14 @@ def check_grid(original: nn.Module, stage: GridStage, inputs: Inputs, tolerance:
     new = _outputs(_rewritten(original, stage.after), inputs, set(stage.factors))
     found: list[Evidence] = []
     for site, factors in stage.factors.items():
-        if site in old and site in new:  # a pool that is spelled out as other calls is seen in what reads it
-            comparison = Comparison(tolerance)
-            for before, after in zip(old[site], new[site], strict=True):
-                comparison.add(after[(..., *(slice(None, None, f) for f in factors))], before)
-            found.append(comparison.evidence(site, str(Contract.grid(factors))))
+        promise = str(Contract.grid(factors))
+        if site not in old or site not in new:
+            found.append(Evidence(site, promise, 0.0, True, True, "its forward does not run in float64"))
+            continue
+        comparison = Comparison(tolerance)
+        for before, after in zip(old[site], new[site], strict=True):
+            comparison.add(after[(..., *(slice(None, None, f) for f in factors))], before)
+        found.append(comparison.evidence(site, promise))
     return found
 
 
@@ -45,7 +49,7 @@ def _rewritten(original: nn.Module, edits: Any) -> nn.Module:
 
 
 def _outputs(model: nn.Module, inputs: Inputs, wanted: set[str]) -> dict[str, list[Tensor]]:
-    """The outputs of chosen convolution calls, in float64."""
+    """The outputs of chosen convolution and pool calls, in float64."""
     graph = trace(model, inputs, symbolic=False)
     assert graph.nodes is not None
     nodes = {graph.node_of(site): site for site in wanted if site in graph.sites}
@@ -64,4 +68,18 @@ def _outputs(model: nn.Module, inputs: Inputs, wanted: set[str]) -> dict[str, li
     state = {k: v.detach().double() if v.is_floating_point() else v for k, v in given.items()}
     with preserved(model), torch.no_grad():
         outputs = execute(graph.nodes, state, inputs.double().tensors, keep)
-    return kept | {f"(output {index})": [output] for index, output in enumerate(outputs)}
+    kept |= {f"(output {index})": [output] for index, output in enumerate(outputs)}
+    return _pools(model, inputs, wanted - kept.keys()) | kept
+
+
+def _pools(model: nn.Module, inputs: Inputs, wanted: set[str]) -> dict[str, list[Tensor]]:
+    """The outputs, in float64, of redirected pools that a recording does not show because they are other calls."""
+    if not wanted:
+        return {}
+    fresh = inputs.double()
+    with preserved(model), torch.no_grad(), pool_answers() as answers:
+        try:
+            model.double()(*fresh.args, **fresh.kwargs)
+        except RuntimeError:  # a forward may ask for another type
+            return {}
+    return {site: found for site, found in answers.items() if site in wanted}

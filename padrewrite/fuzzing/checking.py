@@ -205,11 +205,7 @@ def _evidence_for(decision: pr.Decision, found: pr.Verification) -> bool:
     if kind == "shape":  # no promise about numbers: the site's own reference is all there is
         kind = "reference"
     kinds = {(e.site, e.contract.partition("(")[0]) for e in found.evidence}
-    if (decision.site, kind) in kinds or ("end to end", kind) in kinds:
-        return True
-    # A pool that is spelled out as other calls gives no tensor of its own: what reads it stands on the grid.
-    spelled_out = kind == "grid" and "in_channels" not in decision.before and (decision.site, "reference") in kinds
-    return spelled_out and any(of == "grid" for _, of in kinds)
+    return (decision.site, kind) in kinds or ("end to end", kind) in kinds
 
 
 def _skipped(note: str) -> Outcome:

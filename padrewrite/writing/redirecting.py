@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -28,6 +31,19 @@ from padrewrite.ops.window import Ints
 
 _CONVS: dict[str, Any] = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
 _SLOTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
+_ANSWERS: ContextVar[dict[str, list[Tensor]]] = ContextVar("answers")
+
+
+@contextmanager
+def pool_answers() -> Iterator[dict[str, list[Tensor]]]:
+    """By site, what redirected pools compute meanwhile: in a recording they may be other calls than pools."""
+    token = _ANSWERS.set({})
+    try:
+        yield _ANSWERS.get()
+    finally:
+        _ANSWERS.reset(token)
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,10 @@ class Redirect(TorchFunctionMode):
                     numbers = "other numbers" if found is None else str(found.op.spec())
                     raise SiteMismatch(_mismatch(change.site, numbers, str(change.before.spec())))
                 self._check_rerun(change)
-                return emit_pool(found.x, change.after)
+                result = emit_pool(found.x, change.after)
+                if not torch.compiler.is_dynamo_compiling():
+                    _ANSWERS.get({}).setdefault(change.site, []).append(result)
+                return result
         return func(*args, **kwargs)
 
     def _check_extra(self, change: ConvChange, args: Any, kwargs: Any) -> None:
