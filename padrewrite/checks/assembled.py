@@ -75,7 +75,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 def naive_assembly(
     assembly: Assembly,
-    ops: Mapping[str, Part],
+    ops: Mapping[str, Part | Attached],
     state: Mapping[str, Tensor],
     x: Tensor,
     unpadded: Mapping[str, Tensor] | None = None,
@@ -97,7 +97,11 @@ def naive_assembly(
     return total
 
 
-def _naive_part(part: Part, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+def _naive_part(part: Part | Attached, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    if isinstance(part, Attached):
+        start = f"{part.name}."
+        behind = {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+        return naive_assembly(part.assembly, dict(part.assembly.parts), behind, _naive_part(part.op, state, x))
     if isinstance(part, Conv):
         return naive(part, x, state["weight"], state.get("bias"))
     if isinstance(part, Pool):
@@ -109,11 +113,11 @@ def _naive_part(part: Part, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return torch.where(x > 0, x, torch.zeros_like(x))
 
 
-def _now(edit: Edit, name: str, part: Part, edits: Mapping[str, Edit]) -> Part:
+def _now(edit: Edit, name: str, part: Part, edits: Mapping[str, Edit]) -> Part | Attached:
     """What a part computes after later rewrites of its own."""
     place = f"{edit.below}.{name}"
     later = edits.get(f"{place}#{part.family}.0" if isinstance(part, Pool) else place)
-    return later.after if later is not None and isinstance(later.after, (Conv, Pool)) else part
+    return later.after if later is not None and isinstance(later.after, (Conv, Pool, Attached)) else part
 
 
 def _bounded(edit: Edit, state: Mapping[str, Tensor], module: nn.Module, original: nn.Module | None) -> Evidence:

@@ -122,3 +122,17 @@ def test_attributes_do_not_stand_for_the_refinement(name: str, value: object) ->
         "taken-name",
         f"it has an attribute {name}, which is needed for the refinement; rename it",
     )
+
+
+@pytest.mark.parametrize("at", ["0.left.1", "0.right.0"])
+def test_a_trained_refinement_of_a_part_is_what_the_layer_computes(at: str) -> None:
+    x = image()
+    new = pr.transform(single(7), ["separable-kernel{mid=4}", "boundary-refinement{at=" + at + "}"], example_inputs=x)
+    with torch.no_grad():
+        for parameter in new.get_submodule(f"{at}.refinement").parameters():
+            parameter.normal_()
+    found = pr.verify(new, example_inputs=x, level="full")
+    assert found.ok, found
+    with torch.no_grad():
+        new.get_submodule(at).register_forward_hook(lambda module, args, out: out * 1.001)
+    assert not pr.verify(new, example_inputs=x, level="full").ok
