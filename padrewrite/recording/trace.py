@@ -96,7 +96,7 @@ def _settled(model: nn.Module, inputs: Inputs, env: Sizes, symbols: dict[Any, tu
     Where the model runs at no other, that is no fault of the recording.
     """
     for symbol, place in symbols.items():
-        value = env.replacements.get(symbol, symbol)
+        value: Any = env.replacements.get(symbol, symbol)
         if value.is_number:
             for more in _OTHER_SIZES:
                 try:

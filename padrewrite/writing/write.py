@@ -13,6 +13,7 @@ from padrewrite.edits import ATTACH, REBIND, REDIRECT, REPLACE, RETUNE, Edit
 from padrewrite.errors import WriteError
 from padrewrite.feasibility import feasible
 from padrewrite.nn.large import layer_of
+from padrewrite.nn.symmetric import SymmetricConvMixin
 from padrewrite.ops.assembly import Attached
 from padrewrite.ops.carrying import Carried
 from padrewrite.ops.conv import Pairs, own_padding
@@ -168,7 +169,8 @@ def _write_layer(module: nn.Module, edit: Edit) -> None:
 def _padding_attribute(module: Any, change: Realisation) -> dict[str, Any]:
     """A new value for ``padding`` if what the layer says differs from what it is to apply."""
     own = change.own
-    named = own.symmetric is not None and isinstance(module.padding, str)  # the names mean something else there
+    # The names mean something else in symmetric layers, before and after.
+    named = isinstance(module.padding, str) and (own.symmetric is not None or isinstance(module, SymmetricConvMixin))
     if not named and own_padding(module.padding, own.kernel, own.dilation) == own.padding:
         return {}
     symmetric = all(lo == hi for lo, hi in own.padding)

@@ -133,6 +133,14 @@ FOUND = {
         ),
         (),
     ),
+    "a symmetric layer of odd kernel, padded by name at a stride": Found(
+        NetSpec(
+            shape=(1, 9),
+            layers=(SymmetricSpec(1, 3, kernel=(3,), stride=(2,)),),
+            steps=(Symmetric((0,), layer=0),),
+        ),
+        ("partial-padding", "padding-mode"),
+    ),
     "rates that change while sizes stay": Found(
         NetSpec(
             shape=(1, 30),
