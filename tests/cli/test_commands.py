@@ -212,6 +212,11 @@ def test_version_and_help(run: Run) -> None:
     assert all(command in out for command in ("plan", "apply", "verify", "explain", "passes", "bench", "demo"))
 
 
+def test_it_runs_as_a_module() -> None:
+    found = subprocess.run([sys.executable, "-m", "padrewrite", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout == f"padrewrite {pr.__version__}\n"
+
+
 STRICT = [
     (("plan", NET, *PARTIAL, *INPUT), 1),
     (("plan", NET, *PARTIAL, *INPUT, "--kwargs", '{"upsample": false}'), 0),
