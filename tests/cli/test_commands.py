@@ -213,7 +213,8 @@ def test_version_and_help(run: Run) -> None:
 
 
 def test_it_runs_as_a_module() -> None:
-    found = subprocess.run([sys.executable, "-m", "padrewrite", "--version"], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "padrewrite", "--version"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.stdout == f"padrewrite {pr.__version__}\n"
 
 
