@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -34,10 +34,14 @@ _ALSO = ("symmetric-even{from_odd=True}",)
 """Options with which a pass is another one."""
 
 
-def default_passes() -> list[str]:
-    """Every installed pass, as the fuzzer runs it."""
+def default_passes(options: Mapping[str, str] = _SMALL) -> list[str]:
+    """Every installed pass, as the fuzzer runs it.
+
+    Args:
+        options: the passes that are not run by their bare name, with their options.
+    """
     also = [spec for spec in _ALSO if spec.partition("{")[0] in known_passes()]
-    return [_SMALL.get(name, name) for name in known_passes()] + also
+    return [options.get(name, name) for name in known_passes()] + also
 
 
 def check_network(seed: int, passes: Passes | None = None) -> Result:

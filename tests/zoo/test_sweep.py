@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import padrewrite
+from padrewrite.registry import known_passes
 
 from . import sweep as sweeping_program
 from .awkward import AWKWARD
@@ -291,6 +292,16 @@ def test_one_network_through_every_step() -> None:
     assert partial.worst < 1e-10
 
 
+def test_passes_that_do_nothing_by_their_bare_name_have_options() -> None:
+    row = measure(small(lambda: nn.Sequential(two_convolutions(), nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 2, 2))))
+    assert row.failures == ()
+    found = {p.name: p for p in row.passes}
+    assert {name.partition("{")[0] for name in found} == set(known_passes())
+    refined = found["boundary-refinement{at=...}"]
+    assert (refined.rewritten, refined.kept_codes, refined.level) == (1, {"not-named": 3}, "full")
+    assert [found[f"symmetric-even{options}"].rewritten for options in ("", "{from_odd=True}")] == [0, 1]
+
+
 def test_pools_rewritten_alone_are_verified_too() -> None:
     halved = [nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)) for _ in range(5)]
     row = measure(replace(small(lambda: nn.Sequential(nn.Conv2d(3, 4, 1), *halved)), inputs=noise(1, 3, 64, 96)))
@@ -350,7 +361,7 @@ def test_failing_step_of_a_pass_is_a_row(broken_step: str, monkeypatch: pytest.M
         raise AssertionError("broken on purpose")
 
     monkeypatch.setattr(*((measuring, "plan_recorded") if broken_step == "plan" else (padrewrite, broken_step)), fail)
-    monkeypatch.setattr(measuring, "known_passes", lambda: [PASS])
+    monkeypatch.setattr(measuring, "default_passes", lambda _: [PASS])
     row = measure(small(two_convolutions))
     assert [(f.step, f.error) for f in row.failures] == [(f"{broken_step} {PASS}", "AssertionError")]
     assert not row.passes[0].done
@@ -374,7 +385,7 @@ def test_an_undecided_convolution_is_a_failure() -> None:
 
 def test_a_wrong_revert_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(padrewrite, "revert", lambda new: new)
-    monkeypatch.setattr(measuring, "known_passes", lambda: [PASS])
+    monkeypatch.setattr(measuring, "default_passes", lambda _: [PASS])
     errors = [f.error for f in measure(small(two_convolutions)).failures]
     assert errors == ["classes", "different"]
 

@@ -19,6 +19,7 @@ original. A step that fails is listed here.
 A pass's column reads *rewritten / kept / refused* in convolution calls, *+ n* for pools rewritten with them, then the
 largest absolute error of its checks, rounded up to a power of ten, and `full` where the whole network was checked end
 to end besides each convolution. Errors are allowed 1e-10 of the largest value that is compared.
+`boundary-refinement{at=...}` refines one convolution: the last to run that is not transposed.
 
 Feature extractors at output strides 16 and 8, at three sizes each, have a page of their own:
 [output-stride](output-stride.md).

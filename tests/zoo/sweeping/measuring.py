@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 import padrewrite
 from padrewrite.analyses.building import build
+from padrewrite.fuzzing.checking import default_passes
+from padrewrite.ops.conv import Conv
 from padrewrite.pipeline import plan_recorded
 from padrewrite.recording.inputs import Inputs
-from padrewrite.registry import known_passes, parse_passes
+from padrewrite.registry import build_pass, known_passes, parse_passes
 
 from ..counting import ConvolutionCall, count_convolutions
 from ..networks import Inputs as Arguments
@@ -30,6 +32,9 @@ LARGEST_DIFFERENCE = 1e-6
 """Between the recorded graph and eager in float32, relative to the largest output."""
 END_TO_END = "end to end"
 """The site that evidence about the whole model names."""
+REFINED = "boundary-refinement"
+AT_LAST = f"{REFINED}{{at=...}}"
+"""It refines what it is told to. Here that is, by its name in each network, the last convolution not transposed."""
 
 T = TypeVar("T")
 
@@ -97,7 +102,7 @@ def _followed(row: Row, built: Built, steps: Steps) -> Row:
     graph = steps.attempt(RECORD, lambda: padrewrite.record(built.model, example_inputs=built.inputs))
     if graph is None:
         return row
-    names = steps.attempt("find passes", lambda: list(known_passes())) or []
+    names = steps.attempt("find passes", lambda: default_passes({REFINED: AT_LAST})) or []
     return replace(
         row,
         how=graph.how,
@@ -145,7 +150,7 @@ def _passed(name: str, built: Built, graph: padrewrite.Graph, steps: Steps) -> P
     plan = steps.attempt(
         f"plan {name}",
         lambda: plan_recorded(
-            built.model, graph, parse_passes([name]), Inputs.of(built.inputs), allow_no_effect=True
+            built.model, graph, [_parsed(name, graph)], Inputs.of(built.inputs), allow_no_effect=True
         ),
     )
     if plan is not None:
@@ -159,6 +164,13 @@ def _passed(name: str, built: Built, graph: padrewrite.Graph, steps: Steps) -> P
             row = verified or row
             steps.attempt(f"revert {name}", lambda: _check_revert(name, new, built, steps))
     return replace(row, done=len(steps.failures) == before)
+
+
+def _parsed(name: str, graph: padrewrite.Graph) -> padrewrite.Pass:
+    if name != AT_LAST:
+        return parse_passes([name])[0]
+    plain_last = sorted(graph.convs(), key=lambda site: isinstance(site.op, Conv))
+    return build_pass(known_passes()[REFINED], {"at": tuple(site.id for site in plain_last[-1:])})
 
 
 def _decided(name: str, plan: padrewrite.Plan) -> PassRow:
