@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sympy import Number
-from torch import Tensor
+from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -34,10 +34,17 @@ class Sizes(ShapeEnv):
             self.fixed = f"it used the size {orig_expr} as the number {value}"
         return value
 
-    def fake_mode(self) -> FakeTensorMode:
+    def fake_mode(self, model: nn.Module) -> FakeTensorMode:
+        """Tensors without values. With symbols, remembering a call costs as much as the call: it must come again."""
         mode = FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
-        mode.cache_enabled = False  # with symbols, remembering a call costs as much as the call, and few come again
+        mode.cache_enabled = _repeats(model)
         return mode
+
+
+def _repeats(model: nn.Module) -> bool:
+    """Whether layers are built alike by the dozen."""
+    layers = [repr(module) for module in model.modules() if not any(True for _ in module.children())]
+    return len(set(layers)) * 8 < len(layers)
 
 
 def symbolic_sizes(tensor: Tensor) -> StatelessSymbolicContext[Any, Any]:

@@ -78,7 +78,7 @@ def _eager(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], int]:
 
 def _follow_symbolic(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | None]:
     env = Sizes()
-    mode = env.fake_mode()
+    mode = env.fake_mode(model)
     fakes = inputs.map(lambda t: mode.from_tensor(t.detach(), symbolic_context=symbolic_sizes(t)))
     symbols: dict[Any, tuple[int, int]] = {}
     for index, fake in enumerate(fakes.tensors):
