@@ -38,8 +38,9 @@ ONE = Row(
     (), {"build": 1.5},
 )  # fmt: skip
 TWO = Row(
-    "two", "monai", "2x1x9", 1, "real inputs", ("sizes were read",), 3e-3, Analysed(1, 0, ()),
-    (PassRow(PASS, 1, 0, 0, 0, {}, (), "quick", 0.5, 0, ("end to end was not checked",), False),),
+    "two", "monai", "2x1x9", 7, "real inputs", ("sizes were read",), 3e-3, Analysed(1, 0, ()),
+    (PassRow(PASS, 1, 6, 0, 0, {"same": 1, "unpadded": 5}, (), "quick", 0.5, 0,
+             ("end to end was not checked",), False),),
     (Failure("equal to eager", "different", "off"), Failure("verify partial-padding", "contract", "a differs")),
 )  # fmt: skip
 THREE = Row("three", "pytorchcv", failures=(Failure("process", "timed out", "not done after 1 s"),))
@@ -48,10 +49,10 @@ ROWS = [ONE, TWO, THREE]
 COVERAGE = """\
 ## Totals
 
-* 3 networks, 6 convolution calls
+* 3 networks, 12 convolution calls
 * 2 recorded (1 real inputs, 1 symbolic), 1 equal to eager
 * 2 analysed
-* `partial-padding`: 1 networks without a failure, 1 end to end; rewritten / kept / refused: 3 / 1 / 2 convolutions
+* `partial-padding`: 1 networks without a failure, 1 end to end; rewritten / kept / refused: 3 / 7 / 2 convolutions
 * 2 networks with a failure
 
 ## Networks
@@ -59,8 +60,15 @@ COVERAGE = """\
 | network | package | input | convs | recorded | equal | findings | partial-padding | failed |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 | one | monai | 1x3x8x8 | 5 | symbolic | yes | 2 | 2 / 1 / 2 + 3 1e-13 full |  |
-| two | monai | 2x1x9 | 1 | real inputs | no | 0 | 1 / 0 / 0 1e0 | equal to eager, verify partial-padding |
+| two | monai | 2x1x9 | 7 | real inputs | no | 0 | 1 / 6 / 0 1e0 | equal to eager, verify partial-padding |
 | three | pytorchcv |  |  |  |  |  |  | process |
+
+## Kept, by code
+
+| pass | code | convolutions | networks |
+| --- | --- | --- | --- |
+| `partial-padding` | `same` | 1 | 1 |
+| `partial-padding` | `unpadded` | 6 | 2 |
 
 ## Refused
 

@@ -36,7 +36,8 @@ def coverage_page(rows: Sequence[Row], missing: Sequence[str] = (), state: str =
     ordered = sorted(rows, key=lambda row: (row.package, row.name))
     sections = [HEAD, f"Everything here was measured with the sources of hash `{state}`, and with no others.\n"]
     sections += ["## Totals\n", "\n".join(f"* {line}" for line in totals(ordered)), "\n## Networks\n"]
-    sections += [_networks(ordered), "\n## Refused\n", _refused(ordered), "\n## Failed\n", _failed(ordered)]
+    sections += [_networks(ordered), "\n## Kept, by code\n", _kept(ordered)]
+    sections += ["\n## Refused\n", _refused(ordered), "\n## Failed\n", _failed(ordered)]
     sections += [
         "\n## Recorded with a note\n",
         _notes((note, row.name) for row in ordered for note in row.notes),
@@ -119,6 +120,17 @@ def bound(error: float | None) -> str:
     if error is None:
         return "nothing compared"
     return "0" if error == 0 else f"1e{math.ceil(math.log10(error))}"
+
+
+def _kept(rows: Sequence[Row]) -> str:
+    """Per pass and code: how many convolutions, in how many networks."""
+    lines: list[list[str]] = []
+    for name in pass_names(rows):
+        found = [p.kept_codes or {} for row in rows for p in row.passes if p.name == name]
+        for code in sorted({code for codes in found for code in codes}):
+            counts = [codes[code] for codes in found if code in codes]
+            lines.append([f"`{name}`", f"`{code}`", str(sum(counts)), str(len(counts))])
+    return table(["pass", "code", "convolutions", "networks"], lines) if lines else "Nothing."
 
 
 def _refused(rows: Sequence[Row]) -> str:
