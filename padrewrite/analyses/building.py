@@ -50,7 +50,7 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
     fields = [scene.fields.of(node, d) for d in dims]
     forms = [scene.sizes.of(node, d) for d in dims]
     ended = scene.ended(site)
-    seen, context, unknown = _reached(site, scene)
+    seen, context = _reached(site, scene)
     return SiteRecord(
         site.id,
         site.op,
@@ -68,18 +68,18 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
         partial_border=scene.partial_borders.of(node),
         parameters=parameters_of(site.op),
         macs=None if sizes is None else site.op.macs(sizes),
-        ended=ended or unknown,
+        ended=None if ended is None else ended.reason,
     )
 
 
-def _reached(site: Site, scene: Scene) -> tuple[Reached | None, bool, str | None]:
+def _reached(site: Site, scene: Scene) -> tuple[Reached | None, bool]:
     node = scene.node(site)
     support = scene.supports.of(node)
     context = any(term.context for term in support.terms)
     local = [term for term in support.local if all(f.dim is not None for f in term.factors)]
     if support.unknown is not None or len({term.input for term in local}) != 1:
-        return None, context, support.unknown
+        return None, context
     source = local[0].input
     whole = scene.layout.inputs[source].meta["shape"]
     sizes = [whole[d] for d in scene.supports.tracked[source]]
-    return reached(local, [n // 2 for n in shape_of(node)], sizes), context, None
+    return reached(local, [n // 2 for n in shape_of(node)], sizes), context

@@ -60,11 +60,21 @@ class Phases:
 
     def __init__(self, layout: Layout) -> None:
         self.misaligned: list[Misalignment] = []
-        self._fold = AxisFold[AxisPhase](layout, _start, _through, self._join)
+        self.ends: dict[tuple[fx.Node, int], fx.Node] = {}
+        """Dimensions without a phase, and the call that ended it: all its positions read one place."""
+        self._layout = layout
+        self._fold = AxisFold[AxisPhase](layout, _start, _through, self._join, self._settle)
 
     def of(self, node: fx.Node, dim: int) -> AxisPhase | None:
-        """The phase of a dimension; None if its positions have no common scale. Branches without one take no part."""
+        """The phase of a dimension; None if its positions all read one place. Branches without one take no part."""
         return self._fold.of(node, dim)
+
+    def _settle(self, node: fx.Node, dim: int, value: AxisPhase | None) -> AxisPhase | None:
+        if value is None:
+            sources = ((read.node, read.dims[dim]) for read in self._layout.steps[node].reads)
+            before = ((given, source[0]) for given, source in sources if isinstance(source, tuple))
+            self.ends[node, dim] = next((self.ends[place] for place in before if place in self.ends), node)
+        return value
 
     def _join(self, node: fx.Node, dim: int, given: Sequence[AxisPhase]) -> AxisPhase:
         main = max(given, key=lambda p: p.depth)

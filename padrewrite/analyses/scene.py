@@ -111,12 +111,32 @@ class Scene:
         sizes = self.sizes_in(site)
         return None if sizes is None or not isinstance(site.op, Conv) else valid_weights(site.op, sizes)
 
-    def ended(self, site: Site) -> str | None:
-        """Why the positions of a site are not known."""
+    @cached_property
+    def _losing(self) -> dict[str, fx.Node]:
+        """The first call that loses positions for a reason."""
+        lost = [(axis.reason, n) for n, axes in self.layout.axes.items() for axis in axes if isinstance(axis, Lost)]
+        return dict(reversed(lost))
+
+    def ended(self, site: Site) -> End | None:
+        """Why the positions of a site, or of a branch that it reads, are not known."""
+        node = self.node(site)
         lost = next((axis.reason for axis in self.axes(site) if isinstance(axis, Lost)), None)
         if lost is None and any(axis is None for axis in self.axes(site)):
-            return BEHIND_POOL
-        return lost
+            return End(BEHIND_POOL)
+        reason = lost or self.supports.of(node).unknown
+        if reason is not None:
+            return End(reason, self._losing.get(reason))
+        at = next((self.phases.ends[node, d] for d in self.dims(site) if (node, d) in self.phases.ends), None)
+        return None if at is None else End(f"{self.layout.steps[at].name} gives one position to all of an axis", at)
+
+
+@dataclass(frozen=True)
+class End:
+    """Where spatial reasoning ended."""
+
+    reason: str
+    at: fx.Node | None = None
+    """The call, where there is one."""
 
 
 BEHIND_POOL = "it reads nothing that has a position: a global pool or a constant"

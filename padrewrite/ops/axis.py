@@ -40,7 +40,7 @@ class AxisMap(ABC):
         return None
 
     def phase(self, n: int) -> Phase | None:
-        """Where outputs sit on the input, for ``n`` inputs; None if they have no common scale or no place at all."""
+        """Where outputs sit on the input, for ``n`` inputs; None if they have no place of their own."""
         return None
 
     def inside(self, position: int, n: int) -> int | None:
@@ -335,6 +335,10 @@ class Roll(AxisMap):
     def growth(self) -> tuple[int, int]:
         return 1, 1
 
+    def phase(self, n: int) -> Phase:
+        """That of the larger part, which does not come round from the other end."""
+        return Fraction(1), Fraction(n * round(Fraction(self.by, n)) - self.by)
+
 
 @dataclass(frozen=True)
 class Stretch(AxisMap):
@@ -390,8 +394,7 @@ class Bins(AxisMap):
         ratio = Fraction(n, self.count)
         return ratio.denominator, ratio.numerator
 
-    def phase(self, n: int) -> Phase | None:
-        if n % self.count:
-            return None  # bins of different widths: no common scale
-        width = Fraction(n // self.count)
+    def phase(self, n: int) -> Phase:
+        """On average over a period, where bins differ in width: the bins mirror each other."""
+        width = Fraction(n, self.count)
         return width, (width - 1) / 2

@@ -87,18 +87,23 @@ class Resample(AxisMap):
         return (ratio.denominator, ratio.numerator) if ratio else None
 
     def phase(self, n: int) -> Phase | None:
-        """Half-pixel but for align_corners; nearest and area only where they repeat or skip evenly, else None.
+        """Half-pixel, but for align_corners and nearest modes that round down; None if all outputs read one place.
 
-        For linear it is exact for each output, for nearest and cubic on average over a period of outputs.
+        For linear it is exact for each output, else on average over a period of q outputs (scale p/q in lowest terms):
+        single outputs of the nearest modes sit up to (q-1)/(2q) input pixels off it.
         """
         ratio = self.ratio(n)
-        if self.align_corners:
-            return (ratio, Fraction(0)) if ratio else None
-        if self.kind in ("linear", "cubic") or ratio.numerator == 1:
-            return ratio, (ratio - 1) / 2
-        if ratio.denominator != 1:
+        if not ratio:
             return None
-        return ratio, {"nearest": Fraction(0), "area": (ratio - 1) / 2}.get(self.kind, Fraction(ratio.numerator // 2))
+        if self.align_corners:
+            return ratio, Fraction(0)
+        half = (ratio - 1) / 2
+        # floor(i*p/q) cuts off 0, 1/q, .. (q-1)/q; so does floor((i + 1/2)*p/q) for even p, else 1/2 on average.
+        if self.kind == "nearest":
+            return ratio, (Fraction(1, ratio.denominator) - 1) / 2
+        if self.kind == "nearest-exact" and ratio.numerator % 2 == 0:
+            return ratio, half + Fraction(1, 2 * ratio.denominator)
+        return ratio, half
 
 
 @lru_cache(maxsize=1024)

@@ -209,6 +209,8 @@ MERGES = [
     (shortcut_by_mean, [Fraction(1, 2)]),
     (lambda x: F.conv1d(x, kernel(2), padding=0)[..., :-1] + x[..., 1:-1], [Fraction(1, 2)]),
     (lambda x: x * F.conv1d(x, kernel(3), padding=1).mean(-1, keepdim=True), []),
+    (lambda x: F.conv1d(x, kernel(3), padding=1) - x.roll(1, -1), [Fraction(1)]),
+    (lambda x: F.interpolate(x, 24) + F.conv1d(x, kernel(9)), [None]),
     (lambda x: F.conv1d(F.pad(x, (1, 0)), kernel(2)) + F.conv1d(F.pad(x, (0, 1)), kernel(2)), [Fraction(1)]),
 ]
 
@@ -219,15 +221,47 @@ def test_merges_by_hand(forward: Any, apart: list[Fraction | None]) -> None:
     assert [m.apart for m in phases.misaligned] == apart
 
 
-def test_what_has_no_scale_has_no_phase() -> None:
-    for forward in (
-        lambda x: F.conv1d(x, kernel(3)).roll(2, -1),
-        lambda x: F.adaptive_avg_pool1d(x, 7),
-        lambda x: F.interpolate(x, 7, mode="nearest"),
-        lambda x: F.conv1d(x, kernel(3)).flip(-1),
+def test_what_has_no_place_has_no_phase() -> None:
+    for forward, ends in (
+        (lambda x: F.conv1d(x, kernel(3)).flip(-1), False),
+        (lambda x: F.conv1d(x, kernel(3))[..., :1].expand(-1, -1, 5) * 2, True),
+        (lambda x: F.interpolate(x, 1, mode="linear", align_corners=True) * 2, True),
     ):
         layout, phases = phases_of(net(forward), torch.rand(1, 1, 32, dtype=torch.float64))
-        assert phases.of(layout.outputs[0], 2) is None
+        (node,) = layout.outputs
+        assert phases.of(node, 2) is None
+        assert ((node, 2) in phases.ends) == ends
+        assert not ends or phases.ends[node, 2] is not node
+
+
+def enlarge(x: Tensor, mode: str) -> Tensor:
+    fine = F.conv1d(x, kernel(3), None, 2, 1)
+    return fine + F.interpolate(F.conv1d(fine, kernel(3), None, 2, 1), fine.shape[2:], mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "area"])
+@pytest.mark.parametrize("size", [64, 60, 58, 65])
+def test_other_resizes_are_reported_where_linear_ones_are(mode: str, size: int) -> None:
+    """Sizes that are no exact multiples, too; and in the same place on average, but for nearest, which rounds down."""
+    found: list[Any] = []
+    for name in (mode, "linear"):
+        _, phases = phases_of(net(lambda x, name=name: enlarge(x, name)), torch.rand(1, 1, size, dtype=torch.float64))
+        found.append(phases.misaligned)
+    ((one,), (linear,)) = found
+    assert one.apart == linear.apart
+    assert (one.phases == linear.phases) == (mode != "nearest" or size in (64, 60))
+
+
+def test_resizes_that_undo_what_they_should_are_quiet() -> None:
+    """A pyramid of pools (bins that overlap) taken back to its size, and a roll that is rolled back."""
+    for forward in (
+        lambda x: x + F.interpolate(F.adaptive_avg_pool1d(x, 6), x.shape[2:], mode="linear"),
+        lambda x: x + F.interpolate(F.adaptive_avg_pool1d(x, 6), x.shape[2:], mode="area"),
+        lambda x: F.conv1d(x, kernel(3), None, 1, 1) + F.conv1d(x.roll(3, -1), kernel(3), None, 1, 1).roll(-3, -1),
+        lambda x: F.conv1d(x, kernel(1), None, 1) + F.interpolate(F.max_pool1d(x, 2), scale_factor=2),
+    ):
+        _, phases = phases_of(net(forward), torch.rand(1, 1, 32, dtype=torch.float64))
+        assert not phases.misaligned
 
 
 def test_centred_is_zero_where_nothing_is_shifted() -> None:

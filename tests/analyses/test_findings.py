@@ -1,0 +1,70 @@
+"""Findings whose numbers have an exact answer, and networks that get none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import padrewrite as pr
+
+
+class Net(nn.Module):
+    """Convolutions of four channels, used by a function: all 3x3, the first two of stride 2."""
+
+    def __init__(self, forward: Callable[[Net, Tensor], Any]) -> None:
+        super().__init__()
+        self.run = forward
+        self.a, self.b = nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+        self.c, self.d = nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self, x)
+
+
+def analyse(forward: Callable[[Net, Tensor], Any], size: int = 32) -> pr.Analysis:
+    return pr.analyze(Net(forward), example_inputs=torch.zeros(1, 4, size, size))
+
+
+def upwards(mode: str) -> Callable[[Net, Tensor], Tensor]:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        fine = net.a(x)
+        return net.c(fine + F.interpolate(net.b(fine), fine.shape[2:], mode=mode))
+
+    return forward
+
+
+def test_a_resize_that_is_no_multiple_is_not_passed_over() -> None:
+    for mode in ("nearest", "nearest-exact", "area", "bilinear"):
+        for size, message in (
+            (64, "add joins branches that sit 1 input px apart"),
+            (58, "add joins branches with 2 and 60/29 input px per position"),
+            (65, "add joins branches with 2 and 68/33 input px per position"),
+        ):
+            (found,) = analyse(upwards(mode), size).of("misaligned-merge")
+            assert found.message == message
+
+
+def test_every_end_is_told() -> None:
+    """Behind it, and behind what joins it with a branch that is followed; gates are no end."""
+    cases: tuple[tuple[Callable[[Net, Tensor], Any], list[str]], ...] = (
+        (lambda net, x: net.c(net.a(x).flip(-1)), ["flip reverses dimension -1; 1 convolution behind it"]),
+        (lambda net, x: net.d(net.c(x) + net.c(x).flip(-1)), ["flip reverses dimension -1; 1 convolution behind it"]),
+        (
+            lambda net, x: net.c(net.a(x)[:, :, :1].expand(-1, -1, 5, -1)),
+            ["expand gives one position to all of an axis; 1 convolution behind it"],
+        ),
+        (lambda net, x: net.d(net.c(x) * net.a(x).mean((2, 3), keepdim=True)), []),
+        (lambda net, x: net.c(net.a(x).roll(1, 2)), []),
+        (lambda net, x: net.c(F.adaptive_avg_pool2d(net.a(x), 6)), []),
+    )
+    for forward, reasons in cases:
+        analysis = analyse(forward)
+        found = analysis.of("reasoning-ended")
+        assert [f.message.removeprefix("spatial reasoning ended here, because ") for f in found] == reasons
+        for site, record in analysis.sites.items():
+            assert (record.ended is None) == (site not in [s for f in found for s in f.sites])
+            assert record.ended is not None or None not in record.phase
