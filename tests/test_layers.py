@@ -19,7 +19,7 @@ PLUGIN = "padrewrite_passes"
 # A unit is a file or folder of padrewrite/; "__init__" is the package itself, where the public functions are.
 # Units import their own row and the rows above.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__about__", "errors", "settings", "formulas", "codec"),
+    ("__about__", "errors", "settings", "formulas", "codec", "source"),
     ("ops",),
     ("nn",),
     ("graph", "normal_form", "editing", "assembling"),
@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("writing", "checks", "emitting", "predicting"),
     ("reporting",),
     ("pipeline", "__init__"),
-    ("cli", "benchmarking", "fuzzing", "drawing"),
+    ("cli", "benchmarking", "fuzzing", "drawing", "__main__"),
 )
 
 # Imports of a higher row that are meant: (importing file, imported unit) -> why.

@@ -28,7 +28,7 @@ OK, FINDINGS, USAGE, VIOLATED, UNRECORDED = range(5)
 def run_analyze(args: Namespace) -> int:
     model, inputs = _load(args)
     found = pr.analyze(model, example_inputs=inputs)
-    for path, text in analysing.files(args, found):
+    for path, text in analysing.files(args, found, model):
         _write(path, text)
     analysing.show_analysis(args, found)
     return _findings(args, analysing.warnings(found))

@@ -89,7 +89,7 @@ def _facts(site: Site) -> list[tuple[Cell, ...]]:
     op, handle = site.op, site.handle
     bias = "with bias" if op.bias else "no bias"
     facts: list[tuple[Cell, ...]] = [
-        ("source", site.source or "unknown (needs example inputs)"),
+        ("source", site.source or _sourceless(site)),
         ("channels", f"{op.in_channels} -> {op.out_channels}, groups {op.groups}, {bias}"),
         ("reads", "unknown (needs example inputs)" if site.input_shape is None else _shape(site.input_shape)),
         ("weight", handle.weight or "computed in forward"),
@@ -99,6 +99,12 @@ def _facts(site: Site) -> list[tuple[Cell, ...]]:
     if pads:
         facts.append(("explicit pads", ", then ".join(pads) + " (nearest to the convolution first)"))
     return facts
+
+
+def _sourceless(site: Site) -> str:
+    if site.input_shape is None:
+        return "unknown (needs example inputs)"
+    return "none (layers of torch alone make the call)"
 
 
 def _frames(site: Site) -> str:

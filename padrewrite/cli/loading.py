@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from padrewrite.errors import ModelError
 from padrewrite.selecting import closest
+from padrewrite.source import Source, definition
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
@@ -70,10 +71,7 @@ def load_model(name: str, kwargs: Mapping[str, Any], seed: int, train: bool = Fa
     Raises:
         ModelError: there is no such thing, it fails, or what it makes is not a module.
     """
-    module_name, _, path = name.partition(":")
-    if not module_name or not path:
-        raise ModelError(f"{name!r} is not a model; write package.module:callable, as in torchvision.models:resnet50.")
-    found = _attribute(_import(module_name), path)
+    found = _find(name)[1]
     if isinstance(found, nn.Module):
         if kwargs:
             raise ModelError(f"{name} is a model already; --kwargs has nothing to be passed to.")
@@ -89,6 +87,21 @@ def load_model(name: str, kwargs: Mapping[str, Any], seed: int, train: bool = Fa
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returns a {type(model).__name__}, not an nn.Module.")
     return model.train(train)
+
+
+def definition_of(name: str, model: nn.Module) -> Source | None:
+    """Where the model's class is defined; for a class of torch, what ``name`` names, or the module that this is in."""
+    places = [found for thing in (*type(model).__mro__, *reversed(_find(name))) if (found := definition(thing))]
+    return next((place for place in places if not place.is_library), places[0] if places else None)
+
+
+def _find(name: str) -> tuple[Any, Any]:
+    """The module, and what is in it."""
+    module_name, _, path = name.partition(":")
+    if not module_name or not path:
+        raise ModelError(f"{name!r} is not a model; write package.module:callable, as in torchvision.models:resnet50.")
+    module = _import(module_name)
+    return module, _attribute(module, path)
 
 
 def _import(name: str) -> Any:

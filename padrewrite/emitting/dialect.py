@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from padrewrite.graph import Call, Graph, Handle, Site
 from padrewrite.graph import _site_id as site_id
 from padrewrite.ops.conv import Conv, family, is_conv
 from padrewrite.rewriting import Check
+from padrewrite.source import Source, first_outside
 
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) for f in (torch.__file__, os.path.dirname(__file__)))
 _PADS = (F.pad, torch._C._nn.pad)  # pyright: ignore[reportAttributeAccessIssue]
 _ZERO_PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 
@@ -119,12 +118,10 @@ def _prepare_pad(node: fx.Node) -> None:
         node.update_arg(3, 0.0)
 
 
-def _source(trace: str | None) -> str | None:
-    """file:line of the innermost frame that is neither torch's nor ours."""
-    for filename, line in reversed(re.findall(r'File "([^"]+)", line (\d+)', trace or "")):
-        if not filename.startswith((*_LIBRARIES, "<")):
-            return f"{os.path.basename(filename)}:{line}"
-    return None
+def _source(trace: str | None) -> Source | None:
+    """The innermost line in a stack trace that is neither torch's nor ours."""
+    lines = re.findall(r'File "([^"]+)", line (\d+)', trace or "")
+    return first_outside((file, int(line)) for file, line in reversed(lines))
 
 
 def _fixed_site(node: fx.Node) -> tuple[Site, Check] | None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -35,10 +36,10 @@ from padrewrite.recording.execute import autocast_state
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.symbolic import stand_in
 from padrewrite.recording.tensors import tensors_in
+from padrewrite.source import Source, first_outside
 
 _PADS = (_CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd)
 _POOLS = (_MaxPoolNd, _AvgPoolNd)
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) for f in (torch.__file__, os.path.dirname(__file__)))
 _MUTATORS = {"__setitem__", "__set__", "__delitem__"}
 
 
@@ -102,6 +103,10 @@ class Recorder(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def call(self, model: nn.Module, inputs: Inputs) -> Any:
+        """Runs the model. What calls this is not the model's, and named as the source of nothing."""
+        return model(*inputs.args, **inputs.kwargs)
 
     def _enter(self, fqn: str) -> Any:
         def hook(module: nn.Module, args: Any) -> None:
@@ -316,12 +321,13 @@ def _checkpointed() -> int | None:
 _CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 
 
-def _source() -> str | None:
-    """file:line of the innermost frame that is neither torch's nor ours."""
-    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None:
-        filename = frame.f_code.co_filename
-        if not filename.startswith(_LIBRARIES) and not filename.startswith("<"):
-            return f"{os.path.basename(filename)}:{frame.f_lineno}"
+def _source() -> Source | None:
+    """The innermost line of the model that makes this call; None if torch's layers alone do, as in an nn.Sequential."""
+    return first_outside(_lines_outwards(sys._getframe(2)))  # pyright: ignore[reportPrivateUsage]
+
+
+def _lines_outwards(frame: FrameType | None) -> Iterator[tuple[str, int]]:
+    """File and line of a frame and of those that called it, up to the call of the model."""
+    while frame is not None and frame.f_code is not Recorder.call.__code__:
+        yield frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
-    return None

@@ -151,7 +151,7 @@ def _run(
     recorder = Recorder(names, births, symbols)
     recorder.add_inputs(inputs)
     with recorder.following(model), recorder, _quiet():
-        output = model(*inputs.args, **inputs.kwargs)
+        output = recorder.call(model, inputs)
     recorder.finish(output)
     if symbols and any(isinstance(t, torch._subclasses.FakeTensor) for t in recorder.constants.values()):
         raise RecordError("a tensor was made by calls that torch does not show")

@@ -1,32 +1,41 @@
 """Findings as SARIF 2.1.0 (OASIS standard), for code scanning services and editors.
 
-Each code is a rule, each finding a result. Where the calling line is known it is the physical location, by file name
-as far as the recording knows it; the logical location is the convolution call in the module tree. The pages that
-explain the codes are relative to the project, and ``helpUri`` takes absolute URIs only: ``help`` names them as text.
+Each code is a rule, each finding a result. Its physical location is the calling line, or the model's definition where
+no line of a file makes the call: services refuse results without one. Files below the working directory are relative
+to it, others are absolute. The logical location is the convolution call in the module tree. The pages that explain the
+codes are relative to the project, and ``helpUri`` takes absolute URIs only: ``help`` names them as text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from padrewrite.__about__ import VERSION
 from padrewrite.analyses.analysis import Analysis, Finding
 from padrewrite.analyses.findings import CODES
 from padrewrite.codec import encode
 from padrewrite.reporting.analysis import MODEL, cure_text
+from padrewrite.source import Source
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_BASE = "%SRCROOT%"
 
 
-def sarif(analysis: Analysis) -> dict[str, Any]:
-    """A SARIF log with one run; equal for equal analyses."""
+def sarif(analysis: Analysis, definition: Source | None = None) -> dict[str, Any]:
+    """A SARIF log with one run; equal for equal analyses in the same working directory.
+
+    Args:
+        definition: where the model is defined; the place of every finding that has none of its own.
+    """
     rules = list(CODES)
-    results = [_result(finding, rules.index(finding.code), analysis) for finding in analysis.findings]
+    results = [_result(finding, rules.index(finding.code), analysis, definition) for finding in analysis.findings]
     driver = {"name": "padrewrite", "version": VERSION, "semanticVersion": VERSION, "rules": [*map(_rule, rules)]}
     about = {"model": analysis.model, "input": analysis.input, "recorded": analysis.how, "calls": analysis.calls}
     run = {
         "tool": {"driver": driver},
+        "originalUriBaseIds": {_BASE: {"uri": _base()}},
         "results": results,
         "columnKind": "unicodeCodePoints",
         "properties": about,
@@ -47,15 +56,17 @@ def _rule(code: str) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, rule: int, analysis: Analysis) -> dict[str, Any]:
+def _result(finding: Finding, rule: int, analysis: Analysis, definition: Source | None) -> dict[str, Any]:
     others = [site for site in dict.fromkeys(finding.sites) if site != finding.site]
-    related = [{"id": i, **_location(site, _source(site, analysis), analysis)} for i, site in enumerate(others)]
+    sources = {site: _source(site, analysis) for site in (finding.site, *others)}
+    places = (finding.source, *sources.values(), definition)
+    related = [{"id": i, **_location(site, [sources[site]], analysis)} for i, site in enumerate(others)]
     return {
         "ruleId": finding.code,
         "ruleIndex": rule,
         "level": finding.severity,
         "message": {"text": _message(finding)},
-        "locations": [_location(finding.site, finding.source, analysis)],
+        "locations": [_location(finding.site, places, analysis)],
         **({"relatedLocations": related} if related else {}),
         "partialFingerprints": {"codeAndSite/v1": f"{finding.code}@{finding.site}"},
         "properties": {"numbers": encode(finding.numbers), **({"cure": finding.cure} if finding.cure else {})},
@@ -74,13 +85,24 @@ def _source(site: str, analysis: Analysis) -> str | None:
     return None if record is None else record.source
 
 
-def _location(site: str, source: str | None, analysis: Analysis) -> dict[str, Any]:
-    file, _, line = (source or "").rpartition(":")
+def _location(site: str, sources: Iterable[str | None], analysis: Analysis) -> dict[str, Any]:
+    """The first of ``sources`` whose file is known and there, and the call in the module tree."""
+    known = next((s for s in sources if isinstance(s, Source) and Path(s.path).is_file()), None)
     physical: dict[str, Any] = {}
-    if file and line.isdigit() and int(line) > 0:
-        artifact = {"uri": quote(file.replace("\\", "/"))}
-        physical = {"physicalLocation": {"artifactLocation": artifact, "region": {"startLine": int(line)}}}
+    if known is not None:
+        place = {"artifactLocation": _artifact(known.path), "region": {"startLine": known.line}}
+        physical = {"physicalLocation": place}
     return {**physical, "logicalLocations": [_logical(site, analysis)]}
+
+
+def _artifact(path: str) -> dict[str, str]:
+    uri, base = Path(path).as_uri(), _base()
+    return {"uri": uri.removeprefix(base), "uriBaseId": _BASE} if uri.startswith(base) else {"uri": uri}
+
+
+def _base() -> str:
+    """The working directory; a base ends with a slash."""
+    return (Path.cwd() / "_").as_uri().removesuffix("_")
 
 
 def _logical(site: str, analysis: Analysis) -> dict[str, Any]:

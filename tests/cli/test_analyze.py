@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from sarif_standard import check_log
+from torch import nn
 
 import padrewrite as pr
 from padrewrite.cli import main
@@ -78,6 +82,69 @@ def test_sarif_is_saved_beside_the_table(run: Run, tmp_path: Path) -> None:
     found = [result["ruleId"] for result in log["runs"][0]["results"]]
     assert found == [finding.code for finding in analysis().findings]
     assert "zero-border" in found
+
+
+NETS = """\
+from functools import partial
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 4, 2, padding=1), nn.ReLU())
+
+class Whole(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 2, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+part = partial(nn.Conv2d, 3, 4, 2, padding=1)
+made = make()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "line"),
+    [
+        ("nets:Whole", ("--input", "1x3x8x8"), "        return self.conv(x)"),
+        ("nets:Whole", (), "class Whole(nn.Module):"),
+        ("nets:make", ("--input", "1x3x8x8"), "def make():"),
+        ("nets:make", (), "def make():"),
+        ("nets:part", ("--input", "1x3x8x8"), "from functools import partial"),
+        ("nets:made", ("--input", "1x3x8x8"), "from functools import partial"),
+        (
+            *("torch.nn:Conv2d", ("--kwargs", '{"in_channels": 3, "out_channels": 4, "kernel_size": 2}')),
+            "class Conv2d(_ConvNd):",
+        ),
+    ],
+)
+def test_every_result_in_sarif_has_a_line_of_a_file(
+    name: str, argv: tuple[str, ...], line: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    assert run(name, *argv, "--sarif", "out.sarif")[0] == 0
+    log = json.loads(Path("out.sarif").read_text())
+    check_log(log)
+    results = log["runs"][0]["results"]
+    assert results
+    for result in results:
+        place = result["locations"][0]["physicalLocation"]
+        artifact = place["artifactLocation"]
+        ours = name.startswith("nets:")
+        assert artifact == ({"uri": "nets.py", "uriBaseId": "%SRCROOT%"} if ours else {"uri": artifact["uri"]})
+        file = tmp_path / "nets.py" if ours else Path(str(inspect.getsourcefile(nn.Conv2d)))
+        assert file.read_text().splitlines()[place["region"]["startLine"] - 1] == line
+
+
+@pytest.mark.parametrize("argv", [(), ("--json",), ("--full",)])
+def test_nothing_but_sarif_names_a_folder(argv: tuple[str, ...], run: Run) -> None:
+    out = run(NET, *INPUT, *argv)[1]
+    assert "nets.py:" in out
+    assert str(Path(__file__).parent) not in out
 
 
 @pytest.mark.parametrize(

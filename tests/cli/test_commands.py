@@ -171,6 +171,13 @@ def test_explain_shows_window_and_decision(run: Run) -> None:
     assert "rebind" in out
 
 
+def test_explain_has_no_line_where_no_line_of_the_model_makes_the_call(run: Run) -> None:
+    kwargs = ("--kwargs", '{"in_channels": 3, "out_channels": 4, "kernel_size": 3}')
+    recorded = run("explain", "torch.nn:Conv2d", "(root)", *kwargs, *INPUT)[1]
+    assert "source    none (layers of torch alone make the call)" in recorded
+    assert "source    unknown (needs example inputs)" in run("explain", "torch.nn:Conv2d", "(root)", *kwargs)[1]
+
+
 def test_explain_needs_no_pass(run: Run) -> None:
     out = run("explain", NET, "up", *INPUT)[1]
     assert "transposed k4 s2 p1 d1" in out

@@ -324,6 +324,17 @@ def test_sources_are_the_users_lines() -> None:
     assert in_a_loop["0.conv"].source == f"test_trace.py:{lines['first']}"
 
 
+@pytest.mark.parametrize("symbolic", [True, False])
+def test_a_call_that_no_line_of_the_model_makes_has_no_source(symbolic: bool) -> None:
+    """Layers of torch alone: the line that records is the caller's, not the model's."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    graph = trace.trace(model, Inputs.of(torch.randn(1, 3, 8, 8)), symbolic)
+    assert graph.how == ("symbolic" if symbolic else "real inputs")
+    assert graph.nodes is not None
+    sources = [node.meta["source"] for node in graph.nodes.nodes if "source" in node.meta]
+    assert sources == [None] * 4
+
+
 def test_under_other_settings_of_the_caller() -> None:
     """inference_mode, autocast, another default dtype or device: recorded and verified all the same."""
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)).eval(), picture()

@@ -17,6 +17,7 @@ from padrewrite.analyses.phases import AxisPhase
 from padrewrite.analyses.support import Reached
 from padrewrite.ops.conv import Conv, TransposedConv
 from padrewrite.ops.window import Window
+from padrewrite.source import Source
 
 CONV = Conv(Window((3, 3), (2, 2), (1, 1), (1, 1), (1, 1)), 3, 8, 1, True, ("zeros", "zeros"))
 
@@ -134,7 +135,7 @@ def _findings(draw: st.DrawFn, sites: Sequence[str]) -> Finding:
         draw(names),
         draw(_words | st.just("the same")),
         cure=draw(st.none() | _words | st.just("partial-padding")),
-        source=draw(st.none() | _words | st.just("net.py:3")),
+        source=draw(st.none() | _words | st.just(Source(__file__, 3))),
         sites=tuple(draw(st.lists(names, max_size=6))),
     )
 
