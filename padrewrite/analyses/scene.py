@@ -78,7 +78,7 @@ class Scene:
         return find_chains(self.layout)
 
     @cached_property
-    def waste(self) -> dict[fx.Node, float]:
+    def waste(self) -> dict[fx.Node, Fraction]:
         return dict(wasted(self.layout))
 
     def node(self, site: Site) -> fx.Node:

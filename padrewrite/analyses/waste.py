@@ -1,8 +1,9 @@
-"""Computed for nothing: positions of a tensor that no later call reads."""
+"""Given or computed for nothing: positions of a tensor that no later call reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 
 import torch
 import torch.fx as fx
@@ -12,15 +13,15 @@ from padrewrite.ops.axis import AxisMap, Same
 from padrewrite.ops.step import Read, shape_of
 
 
-def unread_share(layout: Layout, node: fx.Node) -> float:
-    """Share of the positions of ``node`` that none of its readers reads: 0.75 before 1x1 convolutions of stride 2."""
+def unread_share(layout: Layout, node: fx.Node) -> Fraction:
+    """Share of the positions of ``node`` that none of its readers reads: 3/4 before 1x1 convolutions of stride 2."""
     spatial, shape = layout.spatial(node), shape_of(node)
     reads = [r for user in layout.users.get(node, ()) for r in layout.steps[user].reads if r.node is node]
     if node in layout.outputs or not reads or not spatial:
-        return 0.0
+        return Fraction(0)
     axes = [[_read(read, d, shape[d]) for d in spatial] for read in reads]
     if any(all(axis is None for axis in one) for one in axes):
-        return 0.0
+        return Fraction(0)
     live = torch.zeros([shape[d] for d in spatial], dtype=torch.bool)
     for one in axes:
         mine = torch.ones_like(live)
@@ -28,7 +29,7 @@ def unread_share(layout: Layout, node: fx.Node) -> float:
             if axis is not None:
                 mine &= axis.reshape([-1 if d == place else 1 for d in range(len(one))])
         live |= mine
-    return 1 - float(live.double().mean())
+    return 1 - Fraction(int(live.sum()), live.numel())
 
 
 def _read(read: Read, dim: int, n: int) -> torch.Tensor | None:
@@ -45,7 +46,9 @@ def _positions(axis: AxisMap, n: int) -> list[int]:
     return sorted({p for row in axis.reads(n) for p in row})
 
 
-def wasted(layout: Layout) -> Mapping[fx.Node, float]:
-    """Every tensor of which some positions are computed for nothing, with their share."""
-    shares = {node: unread_share(layout, node) for node in layout.steps}
+def wasted(layout: Layout) -> Mapping[fx.Node, Fraction]:
+    """Every tensor, inputs first, of which some positions are there for nothing, with their share."""
+    whole = {node for step in layout.steps.values() for node in step.besides}
+    inputs = (node for node in layout.inputs if "shape" in node.meta)
+    shares = {node: unread_share(layout, node) for node in (*inputs, *layout.steps) if node not in whole}
     return {node: share for node, share in shares.items() if share > 0}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import padrewrite as pr
+from analyses.oracles import NOISE, flatten_weights
 
 
 class Net(nn.Module):
@@ -68,3 +71,52 @@ def test_every_end_is_told() -> None:
         for site, record in analysis.sites.items():
             assert (record.ended is None) == (site not in [s for f in found for s in f.sites])
             assert record.ended is not None or None not in record.phase
+
+
+def unread(model: nn.Module, x: Tensor) -> Fraction:
+    """Share of an image's pixels without a gradient, by weights of 1."""
+    flatten_weights(model)
+    x = x.double().requires_grad_()
+    (grad,) = torch.autograd.grad(model(x).sum(), x)
+    read = grad.abs().sum((0, 1)) > NOISE
+    return 1 - Fraction(int(read.sum()), read.numel())
+
+
+SUBSAMPLED = (
+    (nn.Sequential(nn.Conv2d(3, 4, 1, stride=2), nn.Conv2d(4, 4, 3, padding=1)), "0"),
+    (nn.Sequential(nn.AvgPool2d(1, 3), nn.Conv2d(3, 4, 3, padding=1)), "0#avg_pool2d"),
+    (nn.Sequential(nn.Upsample(scale_factor=0.25, mode="bilinear"), nn.Conv2d(3, 4, 3, padding=1)), "0#interpolate"),
+    (nn.Sequential(nn.Conv2d(3, 4, (1, 3), stride=(2, 1)), nn.Conv2d(4, 4, 3, padding=1)), "0"),
+)
+
+
+@pytest.mark.parametrize(("model", "site"), SUBSAMPLED)
+@pytest.mark.parametrize("size", [32, 31])
+def test_an_input_that_is_read_in_part(model: nn.Module, site: str, size: int) -> None:
+    x = torch.rand(1, 3, size, size)
+    wanted = unread(model, x)
+    (found,) = pr.analyze(model, example_inputs=x.double()).of("dead-positions")
+    assert found.message == f"{float(wanted):.0%} of the positions of input 0 are never read: {site} skips them"
+    assert (found.site, found.numbers["exact"]) == (site, str(wanted))
+
+
+def test_inputs_that_are_read_are_no_finding() -> None:
+    """By windows side by side, by another branch, as a weight, or by a crop that leaves out on purpose."""
+    for forward in (
+        lambda net, x: F.conv2d(x, net.a.weight[:, :, :2, :2], None, 2),
+        lambda net, x: net.c(x)[..., ::2, ::2] + F.max_pool2d(x, 1, 2),
+        lambda net, x: net.c(x[..., :8, :8]),
+        lambda net, x: F.conv2d(net.c(F.max_pool2d(x, 1, 2)), x, padding=16),
+        lambda net, x: net.c(F.max_pool2d(x, 1, 2)) * x.mean((2, 3), keepdim=True),
+    ):
+        found = analyse(forward).of("dead-positions")
+        assert not any("input" in one.message for one in found), found
+
+
+def test_an_input_that_is_no_tensor_has_no_positions() -> None:
+    class Scaled(Net):
+        def forward(self, x: Tensor, by: float) -> Tensor:
+            return self.c(x) * by
+
+    analysis = pr.analyze(Scaled(lambda net, x: x), example_inputs=(torch.zeros(1, 4, 8, 8), 2.0))
+    assert not analysis.of("dead-positions")

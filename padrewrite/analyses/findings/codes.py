@@ -15,7 +15,7 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     "padded-weights": ("warning", "fewer than half of a convolution's weights meet real input"),
     "degenerate-kernel": ("warning", "some taps of a kernel never see the input at this size"),
     "blind-outputs": ("warning", "some outputs of a convolution see nothing but padding"),
-    "dead-positions": ("warning", "a quarter or more of a tensor is computed and never read"),
+    "dead-positions": ("warning", "a quarter or more of an input or of a computed tensor is never read"),
     "uneven-overlap": ("warning", "a transposed convolution overlaps unevenly: a checkerboard"),
     "weak-gridding": ("note", "a dilated chain leaves holes by itself; the convolutions before it fill them"),
     "uneven-padding": ("note", "strided windows read more padding on one side than on the other at this size"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import groupby
 from math import prod
 
@@ -17,7 +18,7 @@ from padrewrite.ops.conv import Conv
 
 LARGE = 7
 """Kernels from this size on are worth a separable one ([GCN])."""
-WASTE = 0.25
+WASTE = Fraction(1, 4)
 
 
 def gridding(scene: Scene) -> Iterator[Finding]:
@@ -59,16 +60,28 @@ def _apart(numbers: Gridding, axes: int) -> str:
 
 
 def dead_positions(scene: Scene) -> Iterator[Finding]:
-    """Tensors that are computed in part for nothing."""
+    """Tensors that are computed in part for nothing, and inputs that are given so."""
     for node, share in scene.waste.items():
-        if share < WASTE or scene.layout.steps[node].kind in ("constant", "crop", "reshape", "pad", "barrier"):
+        users = scene.layout.users[node]
+        readers = [place(user, scene) for user in users]
+        if share < WASTE or _on_purpose(node, users, scene):
             continue
-        readers = [place(user, scene) for user in scene.layout.users[node]]
+        given = node in scene.layout.inputs
+        tensor = f"input {scene.layout.inputs.index(node)}" if given else place(node, scene)
         sites = tuple(dict.fromkeys(readers))
-        what = f"{share:.0%} of the positions of {place(node, scene)} are computed and read by nothing"
+        unread = "never read" if given else "computed and read by nothing"
+        what = f"{float(share):.0%} of the positions of {tensor} are {unread}"
         message = f"{what}: {names(sites)} {'skip' if len(sites) > 1 else 'skips'} them"
-        numbers = {"share": round(share, 6), "tensor": place(node, scene)}
-        yield finding("dead-positions", readers[0], message, numbers, source=_source(node), sites=sites)
+        numbers = {"share": round(float(share), 6), "exact": str(share), "tensor": tensor}
+        source = _source(users[0]) if given else _source(node)
+        yield finding("dead-positions", readers[0], message, numbers, source=source, sites=sites)
+
+
+def _on_purpose(node: fx.Node, users: Sequence[fx.Node], scene: Scene) -> bool:
+    """Crops leave out what they are told to: they are not the waste of what they read from, or of the input."""
+    if node in scene.layout.inputs:
+        return all(scene.layout.steps[user].kind == "crop" for user in users)
+    return scene.layout.steps[node].kind in ("constant", "crop", "reshape", "pad", "barrier")
 
 
 def _source(node: fx.Node) -> str | None:
