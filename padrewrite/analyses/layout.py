@@ -52,6 +52,17 @@ class Layout:
         """Dimensions of ``node`` that carry positions."""
         return tuple(d for d, axis in enumerate(self.axes[node]) if isinstance(axis, Origin))
 
+    def before(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
+        """``nodes`` and everything that they are computed from."""
+        found: set[fx.Node] = set()
+        left = list(nodes)
+        while left:
+            node = left.pop()
+            if node not in found:
+                found.add(node)
+                left += node.all_input_nodes
+        return found
+
     def lost(self, node: fx.Node, among: Collection[Origin] | None = None) -> str | None:
         """Why a dimension of ``node`` lost its positions: those of any input dimension, or of one ``among`` these."""
         for axis in self.axes[node]:

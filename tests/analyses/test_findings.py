@@ -120,3 +120,38 @@ def test_an_input_that_is_no_tensor_has_no_positions() -> None:
 
     analysis = pr.analyze(Scaled(lambda net, x: x), example_inputs=(torch.zeros(1, 4, 8, 8), 2.0))
     assert not analysis.of("dead-positions")
+
+
+def falls(weights: Tensor) -> tuple[float, float]:
+    """Edge and corner of a signal relative to its middle."""
+    n = len(weights)
+    return float(weights[0, n // 2] / weights[n // 2, n // 2]), float(weights[0, 0] / weights[n // 2, n // 2])
+
+
+def walks(x: Tensor, times: int, partial: bool) -> Tensor:
+    """The signal behind 3x3 convolutions of random weights: the root of sums of squares over windows of real input."""
+    ones = torch.ones(1, 1, 3, 3, dtype=x.dtype)
+    real = F.conv2d(torch.ones_like(x), ones, padding=1)
+    for _ in range(times):
+        x = F.conv2d(x, ones, padding=1) / 9 * ((9 / real) ** 2 if partial else 1)
+    return x.sqrt()
+
+
+def test_zeros_are_told_of_where_they_reach_farthest() -> None:
+    """Not of a head that pads nothing and is called last, nor of one that no output reads."""
+
+    def forward(net: Net, x: Tensor) -> Any:
+        main = net.d(net.c(net.d(net.c(x))))
+        net.c(net.d(main))
+        return main, F.conv2d(x, net.a.weight[:, :, :1, :1])
+
+    analysis = analyse(forward, 16)
+    (found,) = analysis.of("zero-border")
+    assert found.numbers["most"] == "d@1"
+    assert found.message.startswith("6 of 7 convolutions pad with zeros; 75% of the positions of d@1 depend on them")
+    ones = torch.ones(1, 1, 16, 16, dtype=torch.float64)
+    for names, partial in ((("edge", "corner"), False), (("partial_edge", "partial_corner"), True)):
+        wanted = falls(walks(ones, 4, partial)[0, 0])
+        assert [found.numbers[name] for name in names] == [round(number, 6) for number in wanted]
+        assert f"{wanted[0]:.2f} and its corner {wanted[1]:.2f}" in found.message or partial
+        assert f"{wanted[0]:.2f} and {wanted[1]:.2f} with partial padding" in found.message or not partial

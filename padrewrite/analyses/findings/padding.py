@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import prod
 
 from padrewrite.analyses.analysis import Finding
+from padrewrite.analyses.border import Border
 from padrewrite.analyses.findings.codes import axes_text, finding
 from padrewrite.analyses.scene import Scene, place
 from padrewrite.analyses.usage import AxisUse
@@ -60,20 +61,41 @@ def zero_border(scene: Scene) -> Iterator[Finding]:
     padded = [site for site in scene.graph.convs() if _pads_with_zeros(site)]
     if not padded:
         return
-    maps = [site for site in scene.graph.convs() if scene.clean.share(scene.node(site)) is not None]
-    last = [site for site in maps if min(shape_of(scene.node(site))[d] for d in scene.dims(site)) > 1][-1:]
     message = f"{len(padded)} of {len(scene.graph.sites)} convolutions pad with zeros"
     numbers: dict[str, object] = {"padded": len(padded), "convolutions": len(scene.graph.sites)}
-    for site in last:
-        share, border = scene.clean.share(scene.node(site)), scene.borders.of(scene.node(site))
+    site = _most_affected(scene)
+    share = None if site is None else scene.clean.share(scene.node(site))
+    if site is not None and share is not None:
         message += f"; {share:.0%} of the positions of {site.id} depend on them"
-        numbers |= {"share": round(share or 0.0, 6), "last": site.id}
-        if border is not None and border.centre > 0:
-            corner, edge = border.corner / border.centre, border.edge / border.centre
-            message += f", its edge has {edge:.2f} and its corner {corner:.2f} of the signal of its middle (mean field)"
-            numbers |= {"edge": round(edge, 6), "corner": round(corner, 6)}
+        numbers |= {"share": round(share, 6), "most": site.id}
+        zero, partial = (_falls(borders.of(scene.node(site))) for borders in (scene.borders, scene.partial_borders))
+        if zero is not None:
+            message += f", its edge has {zero[0]:.2f} and its corner {zero[1]:.2f} of the signal of its middle"
+            message += f" (mean field; {partial[0]:.2f} and {partial[1]:.2f} with partial padding)" if partial else ""
+            numbers |= {"edge": round(zero[0], 6), "corner": round(zero[1], 6)}
+            numbers |= {"partial_edge": round(partial[0], 6), "partial_corner": round(partial[1], 6)} if partial else {}
     sites = tuple(site.id for site in padded)
     yield finding("zero-border", "(model)", message, numbers, cure="partial-padding", sites=sites)
+
+
+def _most_affected(scene: Scene) -> Site | None:
+    """The convolution that reaches an output of which most depends on zeros; of several the one of weakest corner."""
+    maps = [site for site in scene.graph.convs() if scene.clean.share(scene.node(site)) is not None]
+    maps = [site for site in maps if min(shape_of(scene.node(site))[d] for d in scene.dims(site)) > 1]
+    used = scene.layout.before(scene.layout.outputs)
+
+    def affected(site: Site) -> tuple[float, float]:
+        falls = _falls(scene.borders.of(scene.node(site)))
+        return scene.clean.share(scene.node(site)) or 0.0, -falls[1] if falls else -1.0
+
+    return max(reversed([site for site in maps if scene.node(site) in used] or maps), key=affected, default=None)
+
+
+def _falls(border: Border | None) -> tuple[float, float] | None:
+    """The signal of the edge and of the corner, relative to the middle's."""
+    if border is None or border.centre == 0:
+        return None
+    return border.edge / border.centre, border.corner / border.centre
 
 
 def _pads_with_zeros(site: Site) -> bool:
