@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -155,3 +156,80 @@ def test_zeros_are_told_of_where_they_reach_farthest() -> None:
         assert [found.numbers[name] for name in names] == [round(number, 6) for number in wanted]
         assert f"{wanted[0]:.2f} and its corner {wanted[1]:.2f}" in found.message or partial
         assert f"{wanted[0]:.2f} and {wanted[1]:.2f} with partial padding" in found.message or not partial
+
+
+def is_even(model: nn.Module, x: Tensor) -> bool:
+    """Whether all strided, padded windows along the height read as much padding after the map as before it."""
+    uneven: list[nn.Module] = []
+
+    def see(layer: Any, given: tuple[Tensor], result: Tensor) -> None:
+        numbers = (layer.kernel_size, layer.stride, layer.padding)
+        kernel, stride, pad = (v if isinstance(v, int) else v[0] for v in numbers)
+        after = (result.shape[2] - 1) * stride - pad + kernel - given[0].shape[2]
+        if stride > 1 and pad > 0 and after != pad:
+            uneven.append(layer)
+
+    hooks = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d))]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return not uneven
+
+
+def strided(*windows: tuple[int, int, int]) -> nn.Sequential:
+    return nn.Sequential(*(nn.Conv2d(1, 1, kernel, stride, pad) for kernel, stride, pad in windows))
+
+
+class Skipping(nn.Module):
+    """Down by a window, up by a resize, and added: runs at even sizes only."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.down, self.more = nn.Conv2d(1, 1, 3, 2, 1), nn.Conv2d(1, 1, kernel, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.more(x + F.interpolate(F.max_pool2d(x, 2), scale_factor=2)) + self.more(x)
+
+
+class Both(nn.Module):
+    """Windows of which one is even at odd sizes, the other at even ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.odd, self.even = nn.Conv2d(1, 1, 3, 2, 1), nn.Conv2d(1, 1, 4, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.odd(x), self.even(x)
+
+
+EVEN = {
+    "one": (strided((3, 2, 1)), 24, True),
+    "five": (nn.Sequential(*strided((7, 2, 3)), nn.MaxPool2d(3, 2, 1), *strided(*[(3, 2, 1)] * 3)), 64, True),
+    "even kernels": (strided((4, 2, 1), (4, 2, 1)), 45, True),
+    "by three": (strided((3, 3, 1), (5, 2, 2)), 40, True),
+    "contradicting": (Both(), 40, False),
+    "with a requirement": (Skipping(3), 32, True),
+}
+
+
+@pytest.mark.parametrize("name", EVEN)
+def test_all_sizes_at_which_padding_is_even(name: str) -> None:
+    model, size, some = EVEN[name]
+    (found,) = pr.analyze(model, example_inputs=torch.zeros(1, 1, size, size)).of("uneven-padding")
+    period, residues = found.numbers["period"], found.numbers["residues"]
+    even: list[int] = []
+    sizes = range(16, 16 + 3 * max(period, 24))
+    for n in sizes:
+        with contextlib.suppress(RuntimeError):
+            even += [n] if is_even(model, torch.zeros(1, 1, n, 16)) else []
+    assert even == [n for n in sizes if n % period in residues]
+    assert bool(even) == some == bool(residues)
+    assert not some or f"{', '.join(map(str, residues))} modulo {period}" in found.message
+    near = [n for n in even if abs(n - size) <= period]
+    assert [n for n in found.numbers["nearest"] if n in sizes] == [
+        *[n for n in near if n < size][-1:],
+        *[n for n in near if n > size][:1],
+    ]

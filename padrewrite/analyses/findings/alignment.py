@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 
@@ -14,7 +15,7 @@ from padrewrite.analyses.findings.codes import axes_text, finding, many, names
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase
 from padrewrite.analyses.scene import Scene, place
-from padrewrite.analyses.sizes import MOST_RESIDUES, SizeForm
+from padrewrite.analyses.sizes import FAR, MOST_RESIDUES, SizeForm
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.axis import Shift, Slide
 from padrewrite.ops.conv import Conv, TransposedConv
@@ -134,7 +135,7 @@ def uneven_overlaps(graph: Graph) -> Iterator[Finding]:
 
 
 def uneven_padding(scene: Scene) -> Iterator[Finding]:
-    """Padding that the stride leaves unread on one side (Alsallakh et al. 2021), and the nearest sizes without it."""
+    """Padding that the stride leaves unread on one side (Alsallakh et al. 2021), and the sizes without it."""
     by_origin: dict[Origin, list[tuple[fx.Node, Slide, SizeForm | None, int]]] = {}
     for node, step in scene.layout.steps.items():
         for read in step.reads:
@@ -145,18 +146,18 @@ def uneven_padding(scene: Scene) -> Iterator[Finding]:
                     if window.stride > 1 and max(window.lo, window.hi) > 0 and axis in scene.tracked:
                         form = scene.sizes.of(read.node, source[0])
                         by_origin.setdefault(axis, []).append((node, window, form, n))
-    alike: dict[tuple[int, tuple[fx.Node, ...], tuple[int, ...] | None], list[Origin]] = {}
+    alike: dict[tuple[int, tuple[fx.Node, ...], _EvenSizes | None], list[Origin]] = {}
     for axis, windows in by_origin.items():
         uneven = tuple(node for node, window, _, n in windows if _is_uneven(window, n))
         if uneven:
-            alike.setdefault((_input_size(scene, axis), uneven, _nearest_even(axis, windows, scene)), []).append(axis)
-    for (size, uneven, nearest), axes in alike.items():
+            alike.setdefault((_input_size(scene, axis), uneven, _even_sizes(axis, windows, scene)), []).append(axis)
+    for (size, uneven, even), axes in alike.items():
         sites = tuple(dict.fromkeys(place(node, scene) for node in uneven))
         windows = f"{many(len(sites), 'strided window')} {'pad' if len(sites) > 1 else 'pads'} unevenly"
-        message = f"at size {size} along {_dims(axes)}, {windows}"
-        if nearest is not None:
-            message += f"; none would at {' or '.join(map(str, nearest))}" if nearest else "; no size near avoids it"
-        numbers = {"inputs": [[a.input, a.dim] for a in axes], "size": size, "nearest": list(nearest or ())}
+        message = f"at size {size} along {_dims(axes)}, {windows}" + (f"; {even}" if even is not None else "")
+        residues = None if even is None or even.residues is None else list(even.residues)
+        numbers: dict[str, object] = {"inputs": [[a.input, a.dim] for a in axes], "size": size}
+        numbers |= {"nearest": list(even.nearest if even else ()), "period": even and even.period, "residues": residues}
         source = next((node.meta.get("source") for node in uneven), None)
         yield finding("uneven-padding", "(model)", message, numbers, source=source, sites=sites)
 
@@ -172,16 +173,33 @@ def _is_uneven(window: Slide, n: int) -> bool:
     return window.hi - window.unread(n) != window.lo
 
 
-def _nearest_even(
+@dataclass(frozen=True)
+class _EvenSizes:
+    """The sizes of an input dimension at which every window pads evenly and the model runs."""
+
+    nearest: tuple[int, ...]
+    """Smaller and larger than the recorded size, within a period."""
+    period: int
+    residues: tuple[int, ...] | None
+    """Modulo the period, for all but small sizes; None if the period is longer than ``MOST_RESIDUES``."""
+
+    def __str__(self) -> str:
+        if not self.nearest:
+            return "no size near avoids it"
+        text = f"none would at {' or '.join(map(str, self.nearest))}"
+        return f"{text}, nor at any size that is {_modulo(self.residues, self.period)}" if self.residues else text
+
+
+def _even_sizes(
     axis: Origin, windows: Sequence[tuple[fx.Node, Slide, SizeForm | None, int]], scene: Scene
-) -> tuple[int, ...] | None:
-    """The nearest smaller and larger sizes at which every window pads evenly and the model runs; None: not known."""
+) -> _EvenSizes | None:
+    """None: not known."""
     known = [(window, form) for _, window, form, _ in windows if form is not None]
     if len(known) < len(windows):
         return None
     size = _input_size(scene, axis)
-    period = min(lcm(*(form.period * window.stride for window, form in known)), MOST_RESIDUES)
     needs = [(a, b) for node, d, a, b in scene.sizes.requirements if scene.layout.axes[node][d] == axis]
+    period = lcm(*(form.period * window.stride for window, form in known), *(lcm(a.period, b.period) for a, b in needs))
 
     def fits(other: int) -> bool:
         sizes = [(window, form.at(other)) for window, form in known]
@@ -189,9 +207,16 @@ def _nearest_even(
         runs = runs and all(a.at(other) == b.at(other) for a, b in needs)
         return runs and not any(_is_uneven(window, n) for window, n in sizes)
 
-    below = next((n for n in range(size - 1, max(0, size - period - 1), -1) if fits(n)), None)
-    above = next((n for n in range(size + 1, size + period + 1) if fits(n)), None)
-    return tuple(n for n in (below, above) if n is not None)
+    near = min(period, MOST_RESIDUES)
+    below = next((n for n in range(size - 1, max(0, size - near - 1), -1) if fits(n)), None)
+    above = next((n for n in range(size + 1, size + near + 1) if fits(n)), None)
+    nearest = tuple(n for n in (below, above) if n is not None)
+    if period > MOST_RESIDUES:
+        return _EvenSizes(nearest, period, None)
+    far = FAR * period
+    good = {r for r in range(period) if fits(far + r)}
+    least = next(m for m in range(1, period + 1) if period % m == 0 and all((r + m) % period in good for r in good))
+    return _EvenSizes(nearest, least, tuple(sorted({r % least for r in good})))
 
 
 def size_requirements(scene: Scene) -> Iterator[Finding]:
@@ -216,8 +241,9 @@ def size_requirements(scene: Scene) -> Iterator[Finding]:
 
 
 def _residues(good: Sequence[int], period: int) -> str:
-    if list(good) == [0]:
-        return f"to be a multiple of {period}"
-    shown = ", ".join(map(str, good[:6])) + (", ..." if len(good) > 6 else "")
-    return f"to be {shown} modulo {period}"
+    return f"to be a multiple of {period}" if list(good) == [0] else f"to be {_modulo(good, period)}"
 
+
+def _modulo(good: Sequence[int], period: int) -> str:
+    shown = ", ".join(map(str, good[:6])) + (", ..." if len(good) > 6 else "")
+    return f"{shown} modulo {period}"
