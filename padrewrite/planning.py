@@ -15,7 +15,7 @@ from padrewrite.errors import NoEffectError, PassError, WriteError
 from padrewrite.feasibility import conflicts, feasible
 from padrewrite.graph import Graph, Handle, PoolSite, Rewritten, Site
 from padrewrite.ops.assembly import Assembly
-from padrewrite.plans import Decision, GridStage, PassSummary, Plan
+from padrewrite.plans import Decision, GridStage, PassSummary, Plan, priced
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.trace import mode_of
 from padrewrite.replacing import Modules, Planned, told
@@ -79,10 +79,10 @@ def make_plan(
                 outcome = replace(outcome, graph=record_again(tuple(edits.values()), outcome.graph))
             except WriteError as error:
                 outcome, edits = _taken_back(outcome, current, str(error)), before
-        current = outcome.graph
+        decided, current = priced(outcome.decisions, current, outcome.graph), outcome.graph
         if not allow_no_effect:
             require_effect(one, outcome.decisions)
-        decisions += outcome.decisions
+        decisions += decided
         if outcome.grid:
             grids.append(GridStage(tuple(before.values()), tuple(edits.values()), dict(outcome.grid), outcome.ended))
         summaries.append(_summary(one, outcome, cost, cost_of(current) if outcome.edits else cost))

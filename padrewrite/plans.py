@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from padrewrite import __about__
-from padrewrite.analyses.costs import Cost
+from padrewrite.analyses.costs import Cost, SiteCost, cost_text, costs_in, site_cost
 from padrewrite.codec import decode, encode
 from padrewrite.contracts import Contract
 from padrewrite.edits import Edit
 from padrewrite.errors import PlanError
-from padrewrite.graph import Graph
+from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.carrying import Carried
 from padrewrite.recording.inputs import Inputs
 from padrewrite.replacing import told
@@ -40,6 +40,9 @@ class Decision:
     """file:line of the call in the user's code."""
     passed: int = 0
     """How many conditions held before the one that failed."""
+    cost_before: SiteCost | None = None
+    cost_after: SiteCost | None = None
+    """Of all that the call becomes. A call that is kept costs something else where what it reads has another size."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,18 @@ class Plan:
         return plan_text(self)
 
 
+def priced(decisions: Iterable[Decision], before: Graph, after: Graph) -> tuple[Decision, ...]:
+    """The decisions of a pass with the cost of each call before and after it."""
+    places: dict[str, Site | PoolSite] = {**before.pools, **before.sites}
+    found: list[Decision] = []
+    for decision in decisions:
+        site = places[decision.site]
+        inside = decision.status == "rewritten" and ("branches" in decision.after or "attached" in decision.after)
+        costs = {"cost_before": site_cost(site), "cost_after": costs_in(after, site, inside)}
+        found.append(replace(decision, **costs))
+    return tuple(found)
+
+
 def restated(plan: Plan, carried: Mapping[str, Carried]) -> Plan:
     """The plan with the bounds that were measured when it was written, of the weights that were found there."""
     promised = {edit.site.id: edit.bound is not None for edit in plan.edits if _carries(edit)}
@@ -209,6 +224,9 @@ def _restated(decision: Decision, found: Carried | None, promised: bool) -> Deci
 def _explained(decision: Decision) -> str:
     where = f" ({decision.source})" if decision.source else ""
     line = f"{decision.site}{where}: {decision.status} by {decision.pass_name} [{decision.code}] {decision.reason}"
+    costs = [cost for cost in (decision.cost_before, decision.cost_after) if cost is not None]
+    if len(set(costs)) > 1:
+        line += f"\n  cost: {cost_text(*costs)}"
     if decision.status == "rewritten" or decision.code in ("no-match", "not-selected"):
         return line
     if not decision.passed:

@@ -7,8 +7,9 @@ from math import prod
 
 from padrewrite.analyses.fields import Fields
 from padrewrite.analyses.layout import read_layout
-from padrewrite.graph import Graph
+from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.conv import Conv, TransposedConv
+from padrewrite.ops.pool import Pool
 from padrewrite.ops.step import shape_of
 
 
@@ -23,6 +24,15 @@ class Cost:
     """The largest receptive field in input pixels, along any axis; None if it is not known."""
 
 
+@dataclass(frozen=True)
+class SiteCost:
+    """What one call costs, with the weights of its layer counted at each of its calls."""
+
+    parameters: int
+    macs: int | None
+    """Multiply-accumulates for one sample; None without inputs."""
+
+
 def parameters_of(op: Conv | TransposedConv) -> int:
     """Weights and biases of a convolution."""
     return op.in_channels * op.out_channels // op.groups * prod(op.kernel) + op.bias * op.out_channels
@@ -33,9 +43,32 @@ def cost_of(graph: Graph) -> Cost:
     layers = {(s.fqn, s.handle.call.family, s.handle.call.direct): parameters_of(s.op) for s in graph.convs()}
     if graph.nodes is None:
         return Cost(sum(layers.values()), None, None)
-    sites = [(s, s.input_shape) for s in graph.convs()]
-    macs = sum(s.op.macs(shape[-s.op.window.rank :]) for s, shape in sites if shape is not None)
+    macs = sum(found for site in graph.convs() if (found := site_cost(site).macs) is not None)
     return Cost(sum(layers.values()), macs, _field(graph))
+
+
+def site_cost(site: Site | PoolSite) -> SiteCost:
+    """The cost of one call; pools cost nothing."""
+    op, shape = site.op, site.input_shape
+    macs = None if shape is None else op.macs(shape[-op.window.rank :])
+    return SiteCost(0 if isinstance(op, Pool) else parameters_of(op), macs)
+
+
+def costs_in(graph: Graph, site: Site | PoolSite, inside: bool) -> SiteCost:
+    """The cost of a call in a rewritten graph; with ``inside`` also that of the layers below its own."""
+    places: list[Site | PoolSite] = [*graph.convs(), *graph.pools.values()] if inside else []
+    found = [s for s in (graph.sites.get(site.id), graph.pools.get(site.id)) if s is not None]
+    found += [s for s in places if s.fqn.startswith(f"{site.fqn}.") and s.call == site.call]
+    costs = [site_cost(s) for s in found]
+    macs = [cost.macs for cost in costs if cost.macs is not None]
+    return SiteCost(sum(c.parameters for c in costs), sum(macs) if len(macs) == len(costs) else None)
+
+
+def cost_text(*costs: SiteCost) -> str:
+    """A cost in words, or what one becomes: ``36 -> 16 parameters, 900 multiply-accumulates``."""
+    parameters = dict.fromkeys(f"{cost.parameters:,}" for cost in costs)
+    macs = dict.fromkeys(f"{cost.macs:,}" for cost in costs if cost.macs is not None)
+    return f"{' -> '.join(parameters)} parameters" + (f", {' -> '.join(macs)} multiply-accumulates" if macs else "")
 
 
 def _field(graph: Graph) -> int | None:

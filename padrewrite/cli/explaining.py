@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from padrewrite.analyses.costs import cost_text, site_cost
 from padrewrite.codec import encode
 from padrewrite.errors import SelectorError
 from padrewrite.graph import Graph, Site
@@ -52,6 +53,7 @@ def explanation_json(site: Site, plan: Plan | None) -> dict[str, Any]:
         "source": site.source,
         "op": encode(site.op.spec()),
         "input_shape": site.input_shape,
+        "cost": encode(site_cost(site)),
         "handle": encode(site.handle),
         "decisions": decisions,
     }
@@ -92,6 +94,7 @@ def _facts(site: Site) -> list[tuple[Cell, ...]]:
         ("source", site.source or _sourceless(site)),
         ("channels", f"{op.in_channels} -> {op.out_channels}, groups {op.groups}, {bias}"),
         ("reads", "unknown (needs example inputs)" if site.input_shape is None else _shape(site.input_shape)),
+        ("cost", cost_text(site_cost(site))),
         ("weight", handle.weight or "computed in forward"),
         ("made by", f"{handle.call.family} number {handle.call.direct} in {_frames(site)}"),
     ]
