@@ -15,9 +15,10 @@ from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer
 
 from padrewrite.emitting.convolutions import Hidden
+from padrewrite.ops.arguments import read_window
 from padrewrite.ops.conv import is_our_conv
 from padrewrite.ops.formulations import choose
-from padrewrite.ops.partial import border_form, partial_conv, read_window
+from padrewrite.ops.partial import border_form, partial_conv
 from padrewrite.ops.symmetric import convolves_channels_last, read_symmetric, symmetric_conv, symmetric_form
 
 _OURS = ("at", "origin", "shape", "source", "value")

@@ -62,7 +62,8 @@ def draw_symmetric_conv(g: Grower, read: int) -> None:
     widest = {1: (2, 2, 4, 3, 6), 2: (2, 2, 4, 3), 3: (2, 2, 3)}[rank]
     kernel = tuple(g.pick(widest) for _ in range(rank))
     stride, dilation = (tuple(g.pick((1, 1, 1, 2)) for _ in range(rank)) for _ in range(2))
-    options: dict[str, Any] = {"groups": groups, "bias": not g.chance(30), "functional": g.chance(25)}
+    options: dict[str, Any] = {"groups": groups, "bias": not g.chance(30)}
+    options["functional"] = g.chance(25) or groups == channels  # the layer refuses one channel per output
     options |= {"order": g.pick(("balanced", "balanced", "raster")), "scale": "mean" if g.chance(20) else None}
     g.emit(Symmetric((read,), g.add(SymmetricSpec(channels, out, kernel, stride, dilation, **options))))
 

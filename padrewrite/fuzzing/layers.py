@@ -10,6 +10,7 @@ from torch import nn
 
 from padrewrite.fuzzing.text import Described
 from padrewrite.nn.symmetric import SymmetricConv1d, SymmetricConv2d, SymmetricConv3d
+from padrewrite.ops.directions import even_axes
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -130,11 +131,15 @@ class SymmetricSpec(Described):
 
     def output(self, shape: Shape) -> Shape | None:
         channels, *sizes = shape
-        if channels != self.in_channels:
+        refused = channels == self.groups and even_axes(self.kernel) and not self.functional
+        if channels != self.in_channels or refused:
             return None
         return (self.out_channels, *((n - 1) // s + 1 for n, s in zip(sizes, self.stride)))
 
     def module(self) -> nn.Module:
+        if self.functional:
+            stock: Any = getattr(nn, f"Conv{len(self.kernel)}d")
+            return stock(self.in_channels, self.out_channels, self.kernel, groups=self.groups, bias=self.bias)
         kind: Any = (SymmetricConv1d, SymmetricConv2d, SymmetricConv3d)[len(self.kernel) - 1]
         window = (self.kernel, self.stride, "same", self.dilation)
         layer = kind(self.in_channels, self.out_channels, *window, self.groups, self.bias, order=self.order)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 
 from padrewrite.nn.deriving import derived_class
+from padrewrite.ops.arguments import Pairs, check_scale
 from padrewrite.ops.conv import convolve, own_padding
-from padrewrite.ops.partial import Pairs, check_scale, partial_conv
+from padrewrite.ops.partial import partial_conv
 
 if TYPE_CHECKING:
     _Base = nn.modules.conv._ConvNd

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 
 from padrewrite.nn.deriving import derived_class
+from padrewrite.ops.directions import even_axes
 from padrewrite.ops.symmetric import read_symmetric, symmetric_conv
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ def _set_up(layer: Any, padding: Any, order: str) -> None:
     layer.padding, layer.order = padding, order
     numbers = (layer.stride, layer.dilation, order, padding, None, (layer.padding_mode,) * len(layer.kernel_size))
     window = read_symmetric(layer.kernel_size, *numbers)[0]
+    if layer.in_channels == layer.groups and even_axes(layer.kernel_size):
+        raise ValueError(
+            f"in_channels={layer.in_channels}, groups={layer.groups}: each output reads one channel, so no other "
+            "channel cancels the shift of an even kernel; give an odd kernel_size, or more channels per group"
+        )
     if not isinstance(padding, str):
         layer.padding = window.lo if window.lo == window.hi else window.padding
 

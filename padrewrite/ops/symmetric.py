@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from padrewrite.ops.arguments import Padding, Pairs, check_channels, check_scale, read_window
 from padrewrite.ops.directions import ORDERS, Block, Symmetry, even_axes, reach_of, same_padding, window_of
 from padrewrite.ops.formulations import FORMULATIONS, choose
 from padrewrite.ops.pad import MODES, pad_axes
-from padrewrite.ops.partial import Padding, Pairs, check_scale, convolve_zeros, flat, read_window, rescaled
+from padrewrite.ops.partial import convolve_zeros, flat, rescaled
 from padrewrite.ops.window import Ints, Window
 
 Blocks: TypeAlias = tuple[Block, ...]
@@ -52,7 +53,8 @@ def symmetric_conv(
 
     Args:
         x: ``(N, C, *spatial)`` or ``(C, *spatial)``, one to three spatial axes, as the weight has.
-        weight: ``(out, C / groups, *kernel)``, of any parity per axis; odd axes are padded on both sides as ever.
+        weight: ``(out, C / groups, *kernel)``, of any parity per axis; odd axes are padded on both sides as ever. With
+            one channel per group nothing cancels an even kernel's shift.
         bias: ``(out,)`` or None.
         stride, dilation: an integer, or one per axis. A block's window is d/2 off the middle.
         groups: as in ``torch.nn.functional.conv2d``; directions are balanced inside each group.
@@ -70,13 +72,14 @@ def symmetric_conv(
         ``(N, out, *out_spatial)``.
 
     Raises:
-        ValueError: an argument of the wrong rank, sign or name.
+        ValueError: an argument of the wrong rank, shape, sign or name.
     """
     if not torch.compiler.is_dynamo_compiling() and has_torch_function_variadic(x, weight, bias):
         given = (x, weight, bias, stride, dilation, groups)
         options: dict[str, Any] = {"order": order, "padding": padding, "axes": axes, "modes": modes, "scale": scale}
         return handle_torch_function(symmetric_conv, (x, weight, bias), *given, formulation=formulation, **options)
     window, symmetry, filled = read_symmetric(tuple(weight.shape[2:]), stride, dilation, order, padding, axes, modes)
+    check_channels(x, weight, groups)
     stored = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
     return symmetric_form(
         *(x, weight, bias, window, groups, symmetry, int(weight.shape[1])),

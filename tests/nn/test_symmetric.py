@@ -94,6 +94,17 @@ def test_errors_name_the_argument_and_the_fix() -> None:
         symmetric_class(nn.ConvTranspose2d)
 
 
+@pytest.mark.parametrize(("channels", "groups", "kernel"), [(8, 8, 2), (4, 4, (3, 2)), (1, 1, 4)])
+def test_one_channel_per_output_is_refused_where_it_would_be_shifted(channels: int, groups: int, kernel: Any) -> None:
+    with pytest.raises(ValueError, match=rf"in_channels={channels}, groups={groups}: .* give an odd kernel_size"):
+        SymmetricConv2d(channels, 8, kernel, groups=groups)
+
+
+def test_one_channel_per_output_is_not_shifted_by_an_odd_kernel() -> None:
+    layer, x = SymmetricConv2d(4, 8, 3, groups=4), torch.randn(2, 4, 9, 8)
+    torch.testing.assert_close(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias, padding=1, groups=4))
+
+
 @pytest.mark.parametrize(("stock", "ours", "shape"), PAIRS)
 def test_swapped_stock_layer(stock: Any, ours: Any, shape: tuple[int, ...]) -> None:
     conv, x = stock(4, 6, 2, padding=1), torch.randn(shape)

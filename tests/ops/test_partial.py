@@ -12,6 +12,8 @@ from torch import Tensor
 from padrewrite.checks.naive import naive_conv
 from padrewrite.ops.partial import partial_conv
 
+from .channel_errors import CHANNEL_ERRORS
+
 CONVS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 AVG_POOLS: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -231,3 +233,11 @@ def test_errors_name_the_argument_and_the_fix(change: dict[str, Any], message: s
     given = {"x": torch.ones(2, 3, 8, 9), "weight": torch.ones(4, 3, 3, 3), "padding": 1, **change}
     with pytest.raises(ValueError, match=message):
         partial_conv(**given)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("shapes", "groups", "message"), CHANNEL_ERRORS)
+def test_channels_that_do_not_fit_are_named(shapes: Any, groups: int, message: str, masked: bool) -> None:
+    x, weight = (torch.ones(shape) for shape in shapes)
+    with pytest.raises(ValueError, match=message):
+        partial_conv(x, weight, padding=1, groups=groups, mask=torch.ones_like(x) if masked else None)

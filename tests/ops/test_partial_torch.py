@@ -14,7 +14,8 @@ from torch._dynamo.testing import CompileCounter
 from torch.overrides import TorchFunctionMode
 
 from padrewrite.checks.naive import naive_conv
-from padrewrite.ops.partial import border_form, partial_conv, read_window
+from padrewrite.ops.arguments import read_window
+from padrewrite.ops.partial import border_form, partial_conv
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

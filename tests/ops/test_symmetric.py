@@ -18,6 +18,8 @@ from padrewrite.ops.directions import Symmetry, directions, symmetric_padding
 from padrewrite.ops.symmetric import FORMULATIONS, symmetric_conv
 from padrewrite.ops.window import Window
 
+from .channel_errors import CHANNEL_ERRORS
+
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
@@ -263,6 +265,15 @@ def test_the_dtype_is_that_of_the_input(dtype: torch.dtype) -> None:
     assert symmetric_conv(x, weight, bias, scale="mean").dtype == dtype
 
 
+@pytest.mark.compile
+def test_compiled_for_any_size_and_number_of_channels() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, w: symmetric_conv(x, w, groups=2), backend="eager", fullgraph=True, dynamic=True)
+    for channels, out, size in ((8, 4, 5), (8, 4, 9), (12, 6, 5)):
+        x, weight = draw(2, channels, size, size), draw(out, channels // 2, 2, 2)
+        assert torch.equal(compiled(x, weight), symmetric_conv(x, weight, groups=2))
+
+
 ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"order": "spiral"}, r"order='spiral' is unknown; choose one of 'balanced', 'author', 'raster'"),
     ({"axes": (1,)}, r"axes=\(1,\): the kernel \(2, 3\) is not even along \[1\], so it has a middle there"),
@@ -279,3 +290,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
 def test_errors_name_the_argument_and_the_fix(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         symmetric_conv(draw(1, 4, 5, 5), draw(2, 4, 2, 3), **options)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize(("shapes", "groups", "message"), CHANNEL_ERRORS)
+def test_channels_that_do_not_fit_are_named(shapes: Any, groups: int, message: str, formulation: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        symmetric_conv(draw(*shapes[0]), draw(*shapes[1]), groups=groups, formulation=formulation)
