@@ -178,7 +178,7 @@ def _disagreement(
 ) -> str | None:
     """Why ``graph`` is not a recording of the model; None if it is."""
     if len(graph.sites) != convolutions:
-        return f"{convolutions} convolutions ran but {len(graph.sites)} were recorded"
+        return _complex(graph) or f"{convolutions} convolutions ran but {len(graph.sites)} were recorded"
     assert graph.nodes is not None
     with preserved(model), _quiet():
         try:
@@ -194,6 +194,17 @@ def _disagreement(
             worst = (a.double() - b.double()).abs().max().item()
             return f"output {index} differs from eager by up to {worst:.3g}"
     return None
+
+
+def _complex(graph: Graph) -> str | None:
+    """What to do about complex convolutions, of which torch makes several real ones; None if there are none."""
+    sites = [name for name, conv in graph.conv_nodes.items() if conv.node.meta["dtype"].is_complex]
+    if not sites:
+        return None
+    return (
+        f"{', '.join(sites)}: complex convolutions are not followed; convolve real and imaginary parts as real "
+        "tensors (torch.view_as_real)"
+    )
 
 
 def _within_noise(model: nn.Module, inputs: Inputs, index: int, got: Tensor, expected: Tensor) -> bool:

@@ -297,6 +297,28 @@ def test_what_torch_cannot_show(forward: Any) -> None:
     assert "leave example_inputs out" in text
 
 
+class Waves(nn.Module):
+    """Complex convolutions, as layer, transposed and functional, beside a real one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spectrum = nn.Conv2d(3, 4, 3, dtype=torch.complex64)
+        self.up = nn.ConvTranspose2d(4, 4, 3, dtype=torch.complex64)
+        self.real = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        waves = self.up(self.spectrum(torch.fft.fft2(x)))
+        return self.real(F.conv2d(waves, self.up.weight).abs())
+
+
+def test_complex_convolutions_are_named() -> None:
+    with pytest.raises(RecordError) as error:
+        pr.analyze(Waves(), example_inputs=picture(16, 16))
+    message = str(error.value)
+    assert "spectrum, up, #conv2d.0: complex convolutions are not followed; convolve real and imaginary" in message
+    assert "convolutions ran" not in message
+
+
 class Lines(nn.Module):
     """Calls whose lines the sites must name."""
 
