@@ -91,14 +91,15 @@ def _interpolate(call: Called) -> Step:
     if call.name == "upsample_bilinear":
         mode, align = "bilinear", True
     recompute = bool(call.get(5, "recompute_scale_factor", False))
-    if call.get(6, "antialias", False):
-        return barrier(call, "interpolate with antialias has windows that depend on the scale")
+    antialias = bool(call.get(6, "antialias", False))
     factors = per_axis(factor, rank) if size is None else (None,) * rank
     kind = "linear" if mode in _LINEAR else "cubic" if mode == "bicubic" else mode
     if kind not in KINDS:
         return barrier(call, f"interpolate mode {mode!r} is not known")
     axes = [
-        Resample(kind, int(count), None, align) if f is None else Resample(kind, None, float(f), align, recompute)
+        Resample(kind, int(count), None, align, antialias=antialias)
+        if f is None
+        else Resample(kind, None, float(f), align, recompute, antialias)
         for count, f in zip(call.shape[2:], factors)
     ]
     return trailing(call, "resample", axes)

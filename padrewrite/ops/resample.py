@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import floor
+from math import ceil, floor
 
 from padrewrite.ops.axis import AxisMap, Bins, Phase
 
@@ -21,13 +21,14 @@ class Resample(AxisMap):
 
     nearest: ``floor(i*r)``; nearest-exact: ``floor((i + 1/2)*r)``; linear and cubic: the 2 or 4 neighbours of
     ``(i + 1/2)*r - 1/2``, or of ``i*(n-1)/(outputs-1)`` with align_corners; neighbours of weight zero are not read, and
-    positions outside are clamped; area: an adaptive pool. ``r`` is inputs per output.
+    positions outside are clamped; area: an adaptive pool. ``r`` is inputs per output. With antialias, filters grow with
+    r where it is above 1, what is outside is left out, and align_corners changes r only.
 
     Sizes are those of torch, which multiplies in float64: 100 pixels by 0.29 are 28. Positions are exact, as torch's
     are in float64; in float32 a rounded coordinate may fall short of a whole number, and nearest then reads the pixel
     before (2 to 82: output 41). That happens for 1 to 3 % of all pairs of sizes, to single outputs. As in torch, linear
-    copies where the sizes are equal, whatever the factor (2 pixels by 1.3). Of torch's nearest kernels some do so too
-    (images) and some do not (lines, most volumes); here they do not.
+    copies where the sizes are equal, whatever the factor (2 pixels by 1.3), unless antialiased. Of torch's nearest
+    kernels some do so too (images) and some do not (lines, most volumes); here they do not.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Resample(AxisMap):
     align_corners: bool = False
     recompute: bool = False
     """The ratio is that of the sizes though a factor was given (recompute_scale_factor, and always for area)."""
+    antialias: bool = False
 
     def size(self, n: int) -> int:
         if self.count is not None:
@@ -51,14 +53,14 @@ class Resample(AxisMap):
         outputs = self.size(n)
         if self.align_corners:
             return Fraction(n - 1, outputs - 1) if outputs > 1 else Fraction(0)
-        copied = self.kind == "linear" and outputs == n
+        copied = self.kind == "linear" and outputs == n and not self.antialias
         if self.factor is None or self.recompute or self.kind == "area" or copied:
             return Fraction(n, outputs)
         return 1 / exactly(self.factor)
 
     def _coordinate(self, i: int, n: int) -> Fraction:
         ratio = self.ratio(n)
-        if self.align_corners or self.kind == "nearest":
+        if self.kind == "nearest" or (self.align_corners and not self.antialias):
             return i * ratio
         if self.kind == "nearest-exact":
             return (i + Fraction(1, 2)) * ratio
@@ -68,12 +70,21 @@ class Resample(AxisMap):
         if self.kind == "area":
             return Bins(self.size(n)).taps(i, n)
         at = self._coordinate(i, n)
+        if self.antialias:
+            return self._filtered(at, max(Fraction(1), self.ratio(n)))
         first = floor(at)
         if self.kind in ("nearest", "nearest-exact") or at == first:
             return (first,)
         return range(first, first + 2) if self.kind == "linear" else range(first - 1, first + 3)
 
-    def inside(self, position: int, n: int) -> int:
+    def _filtered(self, at: Fraction, width: Fraction) -> Iterable[int]:
+        """Where a triangle of half this width (a cubic of half twice the width) is not zero."""
+        reach = width if self.kind == "linear" else 2 * width
+        return (p for p in range(floor(at - reach) + 1, ceil(at + reach)) if abs(p - at) != width)
+
+    def inside(self, position: int, n: int) -> int | None:
+        if self.antialias:
+            return super().inside(position, n)
         return min(max(position, 0), n - 1)
 
     @property
@@ -89,13 +100,13 @@ class Resample(AxisMap):
     def phase(self, n: int) -> Phase | None:
         """Half-pixel, but for align_corners and nearest modes that round down; None if all outputs read one place.
 
-        For linear it is exact for each output, else on average over a period of q outputs (scale p/q in lowest terms):
-        single outputs of the nearest modes sit up to (q-1)/(2q) input pixels off it.
+        For linear without antialias it is exact for each output, else on average over a period of q outputs (scale p/q
+        in lowest terms): single outputs of the nearest modes sit up to (q-1)/(2q) input pixels off it.
         """
         ratio = self.ratio(n)
         if not ratio:
             return None
-        if self.align_corners:
+        if self.align_corners and not self.antialias:
             return ratio, Fraction(0)
         half = (ratio - 1) / 2
         # floor(i*p/q) cuts off 0, 1/q, .. (q-1)/q; so does floor((i + 1/2)*p/q) for even p, else 1/2 on average.

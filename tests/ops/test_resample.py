@@ -21,13 +21,13 @@ CUBIC = (("cubic", False), ("cubic", True))
 
 
 def interpolate(x: Tensor, kind: str, align: bool, **numbers: object) -> Tensor:
-    """One axis of ``F.interpolate``; bicubic exists for images only: one of two equal rows."""
+    """One axis of ``F.interpolate``; what exists for images only: an image of one row."""
     corners = align if kind in ("linear", "cubic") else None
-    if kind != "cubic":
+    if kind != "cubic" and "antialias" not in numbers:
         return F.interpolate(x, mode=kind, align_corners=corners, **numbers)  # pyright: ignore
     one = {"size": 1, "scale_factor": 1.0}
     pairs = {name: (one[name], value) if name in one else value for name, value in numbers.items()}
-    return F.interpolate(x[:, :, None], mode="bicubic", align_corners=corners, **pairs)[:, :, 0]  # pyright: ignore
+    return F.interpolate(x[:, :, None], mode=f"bi{kind}", align_corners=corners, **pairs)[:, :, 0]  # pyright: ignore
 
 
 def weigh(op: Op, n: int) -> Tensor:
@@ -43,6 +43,32 @@ def test_by_size(kind: str, align: bool) -> None:
             return interpolate(x, kind, align, size=count)
 
         check(Resample(kind, count, None, align), op, range(1, 21), weigh=weigh)
+
+
+FILTERED = (("linear", False), ("linear", True), *CUBIC)
+
+
+@pytest.mark.parametrize(("kind", "align"), FILTERED)
+def test_antialiased_by_size(kind: str, align: bool) -> None:
+    """Also where the filter is wider than the input. Aligned corners push wide filters over the end of a long one."""
+    far = 20 if align else 120
+    for count in range(1, 24):
+
+        def op(x, count=count):
+            return interpolate(x, kind, align, size=count, antialias=True)
+
+        check(Resample(kind, count, None, align, antialias=True), op, range(1, 21), far)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize(("kind", "align"), FILTERED)
+def test_antialiased_by_factor(kind: str, align: bool, factor: float, recompute: bool) -> None:
+    def op(x):
+        return interpolate(x, kind, align, scale_factor=factor, recompute_scale_factor=recompute, antialias=True)
+
+    axis = Resample(kind, None, factor, align, recompute, antialias=True)
+    check(axis, op, range(1, 31), far=120)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
