@@ -306,7 +306,7 @@ def _batch_norm_note(
     norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in kept)  # pyright: ignore[reportPrivateUsage]
     if not (norms and edits):
         return ()
+    what = "1 batch norm keeps" if norms == 1 else f"{norms} batch norms keep"
     return (
-        f"{norms} batch norms keep statistics computed before the rewrite: re-estimate them or fine-tune "
-        "(docs/batch-norm.md)",
+        f"{what} statistics computed before the rewrite: re-estimate them or fine-tune (docs/batch-norm.md)",
     )

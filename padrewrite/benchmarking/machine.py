@@ -24,6 +24,10 @@ class Machine:
     threads: int
     """Intra-op threads of torch."""
 
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.accelerator or self.processor}, {threads}, torch {self.torch}"
+
 
 def describe_machine(device: torch.device) -> Machine:
     """The machine as it is now, with torch's current thread count."""

@@ -117,12 +117,9 @@ class SymmetricBench:
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        machine = self.machine
-        unit = machine.accelerator or machine.processor
         form = ", channels last" if self.channels_last else ""
         yield Text(
-            f"{unit}, {machine.threads} threads, torch {machine.torch}, compiled training step of {self.depth} blocks, "
-            f"batch {self.batch}{form}",
+            f"{self.machine}, compiled training step of {self.depth} blocks, batch {self.batch}{form}",
             style="bold",
         )
         columns = ("channels", "map", "variant", "median ms", f"to {PLAIN}", "95 %", f"to {ODD}", "kernels", "saved MB")

@@ -59,12 +59,9 @@ def markdown(report: BenchReport) -> str:
 
 def heading(report: BenchReport) -> str:
     """One sentence on what was run where."""
-    machine = report.machine
-    unit = machine.accelerator or machine.processor
-    threads = f"{machine.threads} thread{'s' if machine.threads != 1 else ''}"
     sizes = ", ".join("x".join(map(str, size)) or "scalar" for size in report.sizes)
     form = f"{report.dtype}{', channels last' if report.channels_last else ''}"
-    return f"{unit}, {threads}, torch {machine.torch}, {form}, input {sizes}, {report.rounds} rounds"
+    return f"{report.machine}, {form}, input {sizes}, {report.rounds} rounds"
 
 
 def grid(columns: Sequence[str], rows: Rows, *, words: int = len(_WORD_COLUMNS)) -> Table:

@@ -99,7 +99,7 @@ def _find(name: str) -> tuple[Any, Any]:
     """The module, and what is in it."""
     module_name, _, path = name.partition(":")
     if not module_name or not path:
-        raise ModelError(f"{name!r} is not a model; write package.module:callable, as in torchvision.models:resnet50.")
+        raise ModelError(f"{name!r} is not a model; write package.module:callable, as in mypackage.nets:UNet.")
     module = _import(module_name)
     return module, _attribute(module, path)
 

@@ -14,10 +14,10 @@ A model is package.module:callable, called with --kwargs; its random weights are
 Without --input the convolutions are read off the module tree, and only passes that need no more can run.
 
 examples:
-  padrewrite analyze torchvision.models:resnet50 --input 1x3x224x224
-  padrewrite plan torchvision.models:resnet50 -p partial-padding --input 1x3x224x224
+  padrewrite analyze pytorchcv.models.resnet:resnet10 --input 1x3x224x224
+  padrewrite plan pytorchcv.models.resnet:resnet10 -p partial-padding --input 1x3x224x224
   padrewrite verify mypackage.nets:UNet --kwargs '{"depth": 4}' -p partial-padding --input 1x1x64x64
-  padrewrite explain torchvision.models:resnet50 layer4.0.conv2 -p partial-padding --input 1x3x224x224
+  padrewrite explain pytorchcv.models.resnet:resnet10 features.stage2.unit1.body.conv1.conv --input 1x3x224x224
 
 exit codes: 0 ok, 1 findings (with --strict), 2 usage, selector or input error, 3 contract violated,
             4 recording failed
@@ -116,7 +116,7 @@ def _add_bench(commands: _Commands[ArgumentParser]) -> None:
     parser.add_argument(
         "--symmetric",
         action="append",
-        type=parse_size,
+        type=parse_case,
         metavar="CxN",
         help="instead of a model: symmetric 2x2 convolutions of C channels on NxN maps, in every formulation",
     )
@@ -229,3 +229,11 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         raise ArgumentTypeError(f"{text!r} is not a size; write HxW, as in 321x481")
     return int(height), int(width)
+
+
+def parse_case(text: str) -> tuple[int, int]:
+    """``64x56``: channels and side of the map in pixels; for argparse."""
+    channels, _, side = text.partition("x")
+    if not (channels.isdigit() and side.isdigit()):
+        raise ArgumentTypeError(f"{text!r} is not CHANNELSxSIZE; write CxN, as in 64x56")
+    return int(channels), int(side)

@@ -101,6 +101,11 @@ def test_text_says_what_was_run_and_what_came_out() -> None:
     assert "too few" not in text
 
 
+@pytest.mark.parametrize(("threads", "words"), [(1, ", 1 thread, "), (2, ", 2 threads, ")])
+def test_threads_are_counted_in_words(threads: int, words: str) -> None:
+    assert words in str(Machine("Some CPU", None, "Linux x86_64", "3.12.1", "2.13.0", threads))
+
+
 def test_few_rounds_are_confessed() -> None:
     assert "too few rounds (3): the intervals cover 75 % only" in str(
         _report(_case("eager", "eval", rounds=3), rounds=3)

@@ -309,7 +309,8 @@ USAGE = {
     "bench without inputs": (("bench", NET, *PARTIAL), "InputsError: bench runs the model: give --input"),
     "bench rounds": (("bench", NET, *PARTIAL, *INPUT, "--rounds", "0"), "is not an integer of at least 1"),
     "output folder": (("plan", NET, *PARTIAL, "-o", "no/such/folder/plan.json"), "was not written"),
-    "demo size": (("demo", "--size", "big"), "is not a size"),
+    "demo size": (("demo", "--size", "big"), "is not a size; write HxW"),
+    "bench case": (("bench", "--symmetric", "foo"), "'foo' is not CHANNELSxSIZE; write CxN, as in 64x56"),
 }
 
 

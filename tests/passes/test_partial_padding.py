@@ -226,3 +226,9 @@ def test_a_selector_that_takes_one_call_of_a_shared_layer_rewrites_none() -> Non
 def test_a_wrong_option_is_an_error(text: str) -> None:
     with pytest.raises(PassError, match=r"mean, sqrt|its options are scale"):
         pr.plan(nn.Conv2d(3, 4, 3, padding=1), [text])
+
+
+@pytest.mark.parametrize(("norms", "words"), [(1, "1 batch norm keeps"), (2, "2 batch norms keep")])
+def test_the_note_counts_batch_norms_in_words(norms: int, words: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *(nn.BatchNorm2d(4) for _ in range(norms)))
+    assert [note for note in pr.plan(model, [NAME]).notes if note.startswith(words)]
