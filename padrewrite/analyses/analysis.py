@@ -35,8 +35,8 @@ class SiteRecord:
     """Of its output: position i sits at input coordinate scale*i + offset, exactly."""
     receptive_field: tuple[int | None, ...]
     """Input pixels that one output depends on, were the input endless. Global pools and gates left out."""
-    reached: Reached | None
-    """Input positions that really reach the output in the middle, at the recorded size."""
+    reached_of: Mapping[int, Reached]
+    """By input tensor: its positions that really reach the output in the middle, at the recorded size."""
     context: bool
     """Everything else reaches it too, through a global pool, a gate or a norm's statistics."""
     valid_weights: Fraction | None
@@ -52,6 +52,11 @@ class SiteRecord:
     """Multiply-accumulates per sample."""
     ended: str | None = None
     """Why spatial reasoning ended before this site."""
+
+    @property
+    def reached(self) -> Reached | None:
+        """What is reached of the input, if it is of one alone."""
+        return next(iter(self.reached_of.values())) if len(self.reached_of) == 1 else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from padrewrite.analyses.analysis import Analysis, SiteRecord
 from padrewrite.analyses.costs import parameters_of
 from padrewrite.analyses.findings import find
 from padrewrite.analyses.scene import Scene
-from padrewrite.analyses.support import Reached, reached
+from padrewrite.analyses.support import Reached, Term, reached
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.step import shape_of
 
@@ -33,7 +33,7 @@ def _windows_only(site: Site) -> SiteRecord:
         size=nothing,
         phase=nothing,
         receptive_field=nothing,
-        reached=None,
+        reached_of={},
         context=False,
         valid_weights=None,
         saw_padding=None,
@@ -60,7 +60,7 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
         size=tuple(None if form is None else str(form) for form in forms),
         phase=tuple(scene.phases.of(node, d) for d in dims),
         receptive_field=tuple(None if field is None else field.size for field in fields),
-        reached=seen,
+        reached_of=seen,
         context=context,
         valid_weights=scene.valid(site),
         saw_padding=scene.clean.share(node),
@@ -72,14 +72,19 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
     )
 
 
-def _reached(site: Site, scene: Scene) -> tuple[Reached | None, bool]:
+def _reached(site: Site, scene: Scene) -> tuple[dict[int, Reached], bool]:
+    """What reaches the middle, by the number of the input, and whether everything else does, too."""
     node = scene.node(site)
     support = scene.supports.of(node)
     context = any(term.context for term in support.terms)
-    local = [term for term in support.local if all(f.dim is not None for f in term.factors)]
-    if support.unknown is not None or len({term.input for term in local}) != 1:
-        return None, context
-    source = local[0].input
-    whole = scene.layout.inputs[source].meta["shape"]
-    sizes = [whole[d] for d in scene.supports.tracked[source]]
-    return reached(local, [n // 2 for n in shape_of(node)], sizes), context
+    if support.unknown is not None:
+        return {}, context
+    by_input: dict[int, list[Term]] = {}
+    for term in support.local:
+        if all(f.dim is not None for f in term.factors):
+            by_input.setdefault(term.input, []).append(term)
+    middle, found = [n // 2 for n in shape_of(node)], dict[int, Reached]()
+    for source, terms in sorted(by_input.items()):
+        whole = scene.layout.inputs[source].meta["shape"]
+        found[source] = reached(terms, middle, [whole[d] for d in scene.supports.tracked[source]])
+    return found, context

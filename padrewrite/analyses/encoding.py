@@ -48,6 +48,7 @@ def site_json(record: SiteRecord) -> dict[str, Any]:
         "phase": [None if phase is None else _phase(phase) for phase in record.phase],
         "receptive_field": list(record.receptive_field),
         "reached": None if record.reached is None else _reached(record.reached),
+        "reached_of": {str(given): _reached(seen) for given, seen in record.reached_of.items()},
         "context": record.context,
         "valid_weights": None if record.valid_weights is None else str(record.valid_weights),
         "saw_padding": record.saw_padding,

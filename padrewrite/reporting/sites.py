@@ -44,9 +44,10 @@ def _group(record: SiteRecord) -> Group:
 
 def _remarks(record: SiteRecord) -> Iterator[str]:
     """What is not as it should be, and fits no column."""
-    seen = record.reached
-    if seen is not None and seen.holes:
-        yield f"the middle output depends on {seen.count:,} of the {per_axis(seen.extents)} input pixels it spans"
+    for given, seen in record.reached_of.items():
+        if seen.holes:
+            of = "input" if record.reached is not None else f"input {given}'s"
+            yield f"the middle output depends on {seen.count:,} of the {per_axis(seen.extents)} {of} pixels it spans"
     if record.ended:
         yield f"not followed: {record.ended}"
 

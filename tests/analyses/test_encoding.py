@@ -49,6 +49,7 @@ def test_one_convolution_in_full() -> None:
         "phase": [axis, axis],
         "receptive_field": [3, 3],
         "reached": {"extents": [3, 3], "count": 9, "holes": 0},
+        "reached_of": {"0": {"extents": [3, 3], "count": 9, "holes": 0}},
         "context": False,
         "valid_weights": "3337/3456",
         "saw_padding": 0.1015625,
@@ -62,7 +63,7 @@ def test_one_convolution_in_full() -> None:
 
 def test_what_is_not_known_is_null() -> None:
     one = analysis_json(make_analysis([unknown()]))["sites"]["stem"]
-    known = {name for name, value in one.items() if value not in (None, [None, None])}
+    known = {name for name, value in one.items() if value not in (None, {}, [None, None])}
     assert known == {"op", "source", "context", "parameters", "ended"}
 
 
@@ -77,7 +78,13 @@ def test_fractions_are_text() -> None:
 
 
 def test_holes_are_counted() -> None:
-    assert site(reached=Reached((13, 13), 49))["reached"] == {"extents": [13, 13], "count": 49, "holes": 120}
+    assert site(reached_of={0: Reached((13, 13), 49)})["reached"] == {"extents": [13, 13], "count": 49, "holes": 120}
+
+
+def test_inputs_are_kept_apart() -> None:
+    one = site(reached_of={0: Reached((3, 3), 9), 2: Reached((5, 5), 9)})
+    assert one["reached"] is None
+    assert {given: seen["holes"] for given, seen in one["reached_of"].items()} == {"0": 0, "2": 16}
 
 
 def test_sites_keep_the_order_of_execution() -> None:

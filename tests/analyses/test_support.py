@@ -244,3 +244,34 @@ def test_sets() -> None:
     assert union([]) == (0, 0)
     assert covers((5, 1), (0, 0))
     assert not covers((0, 0), (5, 1))
+
+
+class Siamese(nn.Module):
+    """One branch for each input, of different kernels; the last convolution reads both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(1, 1, 3, dilation=2, padding=2)
+        self.right = nn.Conv2d(2, 1, (1, 3))
+        self.join = nn.Conv2d(1, 1, 3, dilation=2)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.join(self.left(a)[..., 1:-1] + self.right(b))
+
+
+def test_what_is_reached_of_each_input() -> None:
+    model = Siamese().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1)
+    inputs = tuple(torch.randn(1, c, 15, 16, dtype=torch.float64, requires_grad=True) for c in (1, 2))
+    sites = pr.analyze(model, example_inputs=inputs).sites
+    assert sites["left"].reached_of.keys() == {0}
+    assert sites["right"].reached_of.keys() == {1}
+    out = model(*inputs)
+    gradients = torch.autograd.grad(out[0, 0, out.shape[2] // 2, out.shape[3] // 2], inputs)
+    for place, gradient in enumerate(gradients):
+        wanted = {(int(i), int(j)) for i, j in gradient[0, 0].nonzero()}
+        assert sites["join"].reached_of[place].positions() == wanted
+    assert sites["join"].reached is None
+    assert "of the 9x9 input 0's pixels it spans" in pr.analyze(model, example_inputs=inputs).table(full=True)

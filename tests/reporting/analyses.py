@@ -36,7 +36,7 @@ def record(site: str = "stem", **kwargs: Any) -> SiteRecord:
         "size": ("floor((H + 1)/2)",) * 2,
         "phase": (phase(2, "1/2"), phase(2, "1/2")),
         "receptive_field": (3, 3),
-        "reached": Reached((3, 3), 9),
+        "reached_of": {0: Reached((3, 3), 9)},
         "context": False,
         "valid_weights": Fraction(3337, 3456),
         "saw_padding": 0.1015625,
@@ -50,9 +50,9 @@ def record(site: str = "stem", **kwargs: Any) -> SiteRecord:
 
 def unknown(site: str = "stem", **kwargs: Any) -> SiteRecord:
     """What the module tree alone says about a convolution."""
-    names = ("input_size", "output_size", "reached", "valid_weights", "saw_padding", "border", "partial_border", "macs")
+    names = ("input_size", "output_size", "valid_weights", "saw_padding", "border", "partial_border", "macs")
     nothing = {**dict.fromkeys(names), **dict.fromkeys(("size", "phase", "receptive_field"), (None, None))}
-    return record(site, **{**nothing, "ended": "no example inputs were given", **kwargs})
+    return record(site, **{**nothing, "reached_of": {}, "ended": "no example inputs were given", **kwargs})
 
 
 def found(code: str = "padded-weights", site: str = "stem", message: str = "what is wrong", **kwargs: Any) -> Finding:
@@ -116,7 +116,7 @@ def records(draw: st.DrawFn) -> SiteRecord:
         size=axes(st.none() | _words),
         phase=axes(st.none() | phases),
         receptive_field=axes(st.none() | _sizes),
-        reached=draw(st.none() | st.just(Reached(axes(st.integers(1, 99)), 1))),
+        reached_of=draw(st.just({}) | st.just({0: Reached(axes(st.integers(1, 99)), 1)})),
         context=draw(st.booleans()),
         valid_weights=draw(st.none() | st.fractions(0, 1)),
         saw_padding=draw(st.none() | st.floats(0, 1)),

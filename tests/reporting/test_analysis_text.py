@@ -152,7 +152,7 @@ def test_full_has_two_lines_for_every_convolution() -> None:
 
 
 def test_full_tells_holes_and_where_reasoning_ended() -> None:
-    records = [record(reached=Reached((13, 13), 49)), record("deep", ended="flip reverses dimensions [-1]")]
+    records = [record(reached_of={0: Reached((13, 13), 49)}), record("deep", ended="flip reverses dimensions [-1]")]
     text = analysis_text(make_analysis(records), full=True)
     assert "\n  the middle output depends on 49 of the 13x13 input pixels it spans\n" in text
     assert "\n  not followed: flip reverses dimensions [-1]\n" in text
