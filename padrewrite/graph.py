@@ -27,6 +27,7 @@ from padrewrite.ops.pad import read_pad
 from padrewrite.ops.pool import Pool, read_pool
 from padrewrite.ops.reading import ConvNode, read_node
 from padrewrite.ops.realise import ExplicitPad, behind_pads, realise, split_of
+from padrewrite.row_words import difference_text, row_text
 
 ROOT = "(root)"
 """The site id of a model that is itself one convolution."""
@@ -228,10 +229,11 @@ class Graph:
         for mine, theirs in zip(ours, others):
             alike = mine == theirs or (lax and _without_values(mine) == _without_values(theirs))
             if not alike and (sizes or without_sizes(mine) != without_sizes(theirs)):
-                return f"{mine} against {theirs}"
+                return difference_text(mine, theirs, ours, others)
         if len(ours) != len(others):
             shorter, longer = sorted((ours, others), key=len)
-            return f"{len(ours)} calls against {len(other.rows)}; the first extra is {longer[len(shorter)]}"
+            counts = f"{len(ours)} calls were predicted, {len(others)} found"
+            return f"{counts}; the first that is too many is {row_text(longer[len(shorter)], longer)}"
         return None
 
     @cached_property

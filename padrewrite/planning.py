@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -182,9 +183,10 @@ def run_pass(
     places: dict[str, Site | PoolSite] = {**graph.pools, **graph.sites}
     for site_id, (match, after, promise, edit) in wanted.items():
         site = places[site_id]
-        carried = edit is not None and edit.carried
+        carried = edit.carried if edit is not None else None
         reason = told(carried, edit.bound is not None) if edit and carried else one.reason_at(match, site)
-        _decide(decisions, _rewritten(one, site, after, promise, reason))
+        decision = _rewritten(one, site, after, promise, reason)
+        _decide(decisions, replace(decision, weight_error=carried.error) if carried else decision)
     for site in graph.convs():
         if site.id not in decisions:
             check = Check.keep("no-match", False, f"{one.name} has nothing to say about it")
@@ -196,7 +198,8 @@ def run_pass(
     done = {id(match): match for match, *_ in wanted.values()}.values()
     grid = {site: factors for match in done for site, factors in match.grid.items()}
     ended = tuple(dict.fromkeys(where for match in done for where in match.ended))
-    notes = tuple(f"{one.name}: {text}" for match in done for text in (one.note(match),) if text)
+    told_of = Counter(text for match in done for text in (one.note(match),) if text)
+    notes = tuple(f"{one.name}: {text}{f' ({n} times)' if n > 1 else ''}" for text, n in told_of.items())
     return Outcome(ordered, edits, new_graph, len(matches), contract, grid, ended, notes)
 
 

@@ -43,6 +43,8 @@ class Decision:
     cost_before: SiteCost | None = None
     cost_after: SiteCost | None = None
     """Of all that the call becomes. A call that is kept costs something else where what it reads has another size."""
+    weight_error: float | None = None
+    """What carrying the weight over loses, relative to it; None where nothing was carried over."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +218,9 @@ def _carries(edit: Edit) -> bool:
 def _restated(decision: Decision, found: Carried | None, promised: bool) -> Decision:
     if found is None:
         contract = "bounded" if promised else decision.contract
-        return replace(decision, contract=contract, reason="weights on meta: nothing was measured")
+        return replace(decision, contract=contract, reason="weights on meta: nothing was measured", weight_error=None)
     contract = str(Contract.bounded(found.bound)) if promised else decision.contract
-    return replace(decision, contract=contract, reason=told(found, promised))
+    return replace(decision, contract=contract, reason=told(found, promised), weight_error=found.error)
 
 
 def _explained(decision: Decision) -> str:

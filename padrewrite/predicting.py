@@ -35,7 +35,7 @@ def record_edited(model: nn.Module, edits: Sequence[Edit], predicted: Graph, inp
     where = predicted.difference(graph, sizes=False)
     if where is not None:
         name = type(model).__name__
-        raise WriteError(f"the rewritten {name} is not what was predicted ({where}). Nothing was changed.")
+        raise WriteError(f"the rewritten {name} is not what was predicted: {where}. Nothing was changed.")
     return graph
 
 
@@ -61,6 +61,6 @@ def check_prediction(model: nn.Module, plan: Plan) -> None:
     if where is None:
         return
     raise WriteError(
-        f"the rewritten {type(model).__name__} is not what was predicted ({where}). The model is as it was. "
+        f"the rewritten {type(model).__name__} is not what was predicted: {where}. The model is as it was. "
         "If its forward depends on sizes or values in ways the recording missed, rewrite the part that does not."
     )

@@ -103,7 +103,7 @@ class Pass(ABC):
         return "every condition held"
 
     def note(self, match: Match) -> str | None:
-        """A line for the report about a match that is rewritten, as the numbers before and after."""
+        """A line for the report about a match that is rewritten, as numbers before and after; equal ones count."""
         return None
 
     @property

@@ -105,7 +105,7 @@ class SymmetricBench:
 
     def rows(self) -> tuple[Row, ...]:
         """The table of the fastest formulations, from 0 channels on."""
-        layout = "channels_last" if self.channels_last else "any"
+        layout = "channels_last" if self.channels_last else "contiguous"
         rows: list[Row] = []
         for case in sorted(self.cases, key=lambda case: case.channels):
             if not rows or rows[-1].formulation != case.fastest:

@@ -148,12 +148,14 @@ def run_bench(args: Namespace) -> int:
 
 def _bench_symmetric(args: Namespace) -> int:
     from padrewrite.benchmarking.symmetric import bench_symmetric
-    from padrewrite.ops.formulations import table_json
+    from padrewrite.ops.formulations import merged, read_table, table_json
 
+    known = Path(args.tune) if args.tune else None
+    table = read_table(known.read_text(encoding="utf-8"), args.tune) if known is not None and known.exists() else ()
     numbers = {"rounds": args.rounds, "warmup": args.warmup, "threads": args.threads, "device": args.device}
     measured = bench_symmetric(args.symmetric, channels_last=args.channels_last, **numbers)
     if args.tune:
-        _write(args.tune, table_json(measured.rows()))
+        _write(args.tune, table_json(merged(table, measured.rows())))
     if args.output:
         _write(args.output, measured.to_json())
     if args.json:

@@ -120,7 +120,7 @@ def _add_bench(commands: _Commands[ArgumentParser]) -> None:
         metavar="CxN",
         help="instead of a model: symmetric 2x2 convolutions of C channels on NxN maps, in every formulation",
     )
-    parser.add_argument("--tune", metavar="FILE", help="with --symmetric: write the table of the fastest formulations")
+    parser.add_argument("--tune", metavar="FILE", help="with --symmetric: write or extend the table of the fastest")
     _add_selectors(parser)
     parser.add_argument("--mode", action="append", choices=("eager", "compiled"), help="default: both")
     parser.add_argument("--phase", action="append", choices=("eval", "train"), help="default: both")

@@ -38,13 +38,24 @@ DEFAULT = (Row("cpu", "any", 0, "concat"), Row("cuda", "any", 0, "concat"))
 
 
 def choose(x: Tensor, channels: int, table: Sequence[Row] | None = None) -> str:
-    """The formulation for an input: the row with the most channels that it has, of those for its device and format."""
-    found, most = "concat", -1
+    """The formulation for an input: the row with the most channels that it has, of those for its device and format.
+
+    Of two with as many channels the one for its format counts, not the one for any.
+    """
+    found, most = "concat", (-1, False)
     for row in table or TABLE:
-        fits = row.device == x.device.type and most < row.channels <= channels
+        rank = (row.channels, row.layout != "any")
+        fits = row.device == x.device.type and row.channels <= channels and rank > most
         if fits and (row.layout == "any" or row.layout == _layout(x)):
-            found, most = row.formulation, row.channels
+            found, most = row.formulation, rank
     return found
+
+
+def merged(table: Sequence[Row], measured: Sequence[Row]) -> tuple[Row, ...]:
+    """The table with the rows of the devices and formats that were measured replaced, all others kept; sorted."""
+    again = {(row.device, row.layout) for row in measured}
+    kept = [row for row in table if (row.device, row.layout) not in again]
+    return tuple(sorted((*kept, *measured), key=lambda row: (row.device, row.layout, row.channels)))
 
 
 def _layout(x: Tensor) -> str:

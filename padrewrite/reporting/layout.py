@@ -79,6 +79,7 @@ def grid(
     fold: Iterable[int] = (),
     right: Iterable[int] = (),
     indent: int = 0,
+    gap: int = GAP,
 ) -> Table:
     """Rows in aligned columns, at most ``width`` cells together.
 
@@ -87,15 +88,16 @@ def grid(
         fold: columns that wrap where they are too narrow; the others are cut in the middle.
         right: columns aligned to the right.
         indent: cells left free before the first column.
+        gap: cells between columns.
     """
     folded, aligned = set(fold), set(right)
     columns = len(least)
     natural = natural_widths(rows) if rows else [0] * columns
     floors = [min(n, low) if low else n for n, low in zip(natural, least)]
-    widths = share(natural, floors, width - indent - GAP * (columns - 1))
-    table = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+    widths = share(natural, floors, width - indent - gap * (columns - 1))
+    table = Table.grid(padding=(0, gap, 0, 0), pad_edge=False)
     if indent:
-        table.add_column(width=max(0, indent - GAP))
+        table.add_column(width=max(0, indent - gap))
     for c, cells in enumerate(widths):
         overflow, justify = "fold" if c in folded else "crop", "right" if c in aligned else "left"
         table.add_column(width=cells, no_wrap=c not in folded, overflow=overflow, justify=justify)

@@ -7,6 +7,7 @@ What would repeat itself is grouped: what was kept by its reason, long lists of 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import RenderableType
@@ -57,7 +58,7 @@ def report_parts(report: Report, width: int = WIDTH, full: bool = False) -> Iter
     if not report.plans:
         yield Text("padrewrite: this model was not rewritten")
     yield grid(_verified(report), width, least=(0, 20), fold=(1,))
-    notes = list(dict.fromkeys(note for plan in report.plans for note in plan.notes))
+    notes = list(dict.fromkeys(note for plan in report.plans for note in _notes(plan)))
     if notes:
         yield grid([("note".ljust(_LABEL), note) for note in notes], width, least=(0, 20), fold=(1,))
 
@@ -80,8 +81,21 @@ def plan_parts(plan: Plan, width: int = WIDTH, full: bool = False, notes: bool =
         if len(plan.passes) > 1 or summary.spec != summary.name:
             yield Text(clean(summary.spec), style="bold", overflow="fold")
         yield from (_every_site(decisions, width) if full else _grouped(decisions, width))
-    if notes and plan.notes:
-        yield grid([("note".ljust(_LABEL), note) for note in plan.notes], width, least=(0, 20), fold=(1,))
+    if notes and (told := _notes(plan)):
+        yield grid([("note".ljust(_LABEL), note) for note in told], width, least=(0, 20), fold=(1,))
+
+
+def _notes(plan: Plan) -> list[str]:
+    """The plan's notes, and for each pass what weights lost that no contract bounds."""
+    lost: list[str] = []
+    for index, summary in enumerate(plan.passes):
+        decisions = _of_pass(plan, index)
+        errors = [d.weight_error for d in decisions if d.weight_error is not None and d.contract == "shape"]
+        if errors:
+            of = f"relative error of {len(errors)} weight{'s' * (len(errors) > 1)}"
+            worst = f"worst {max(errors):.2g}, median {median(errors):.2g}"
+            lost.append(f"{clean(summary.name)}: {of}, {worst}: fine-tune")
+    return [*lost, *plan.notes]
 
 
 def heading(plan: Plan, width: int = WIDTH) -> Iterator[RenderableType]:
@@ -135,7 +149,8 @@ def _summaries(plan: Plan, width: int) -> RenderableType:
     if len(plan.passes) != 1:
         ends = (plan.passes[0].before, plan.passes[-1].after) if plan.passes else (None, None)
         rows.append(("together", "", "", "", "", "", *_change(*ends), _checkpoints(plan)))
-    return grid(rows, width, least=(8, 0, 0, 0, 0, 0, 0, 0, 0, 0), fold=(0,), right=(1, 2, 3, 4, 6, 7, 8))
+    gap = GAP if sum(natural_widths(rows)) + GAP * (len(_COLUMNS) - 1) <= width else 1
+    return grid(rows, width, least=(8, 0, 0, 0, 0, 0, 0, 0, 0, 0), fold=(0,), right=(1, 2, 3, 4, 6, 7, 8), gap=gap)
 
 
 def _change(before: Cost | None, after: Cost | None) -> tuple[str, str, str]:

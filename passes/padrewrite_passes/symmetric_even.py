@@ -126,16 +126,24 @@ class SymmetricEven(Pass):
     def reason_at(self, match: Match, site: Site | PoolSite) -> str:
         if isinstance(match, Odd):
             return "one tap less on each axis: fine-tune"
-        new, axes = self._symmetric(match.conv), self._axes(match.conv)
-        old, now = (" and ".join(dict.fromkeys(str(shift(op, a)) for a in axes)) for op in (match.conv, new))
-        channels = new.in_channels // new.groups
-        sides = min(channels, 2 ** len(axes))
-        return f"mean shift {old} px -> {now}, {channels} channels read from {sides} sides"
+        channels = match.conv.in_channels // match.conv.groups
+        sides = min(channels, 2 ** len(self._axes(match.conv)))
+        return f"{self._shifts(match.conv)}, {channels} channels read from {sides} sides"
 
     def note(self, match: Match) -> str | None:
-        rest = 0 if isinstance(match, Odd) else leftover(self._symmetric(match.conv))
-        channels = match.sites[0].op.in_channels // match.sites[0].op.groups
-        return f"{match.sites[0].id}: {channels} channels per group leave a mean shift of {rest} px" if rest else None
+        if isinstance(match, Odd):
+            return None
+        rest, channels = leftover(self._symmetric(match.conv)), match.conv.in_channels // match.conv.groups
+        if not rest:
+            return self._shifts(match.conv)
+        return f"{match.site.id}: {channels} channels per group leave a mean shift of {rest} px"
+
+    def _shifts(self, op: Conv) -> str:
+        axes = self._axes(op)
+        old, new = (
+            " and ".join(dict.fromkeys(str(shift(one, a)) for a in axes)) for one in (op, self._symmetric(op))
+        )
+        return f"mean shift {old} px -> {new}"
 
     def _axes(self, op: Conv) -> tuple[int, ...]:
         return tuple(a for a in half_pixel_axes(op) if a not in causal_axes(op))

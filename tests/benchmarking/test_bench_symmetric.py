@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ import torch
 from torch._inductor.utils import fresh_cache, run_and_get_code
 
 from padrewrite import nn
+from padrewrite.benchmarking import symmetric
 from padrewrite.benchmarking.intervals import Estimate
 from padrewrite.benchmarking.symmetric import ODD, PLAIN, VARIANTS, Blocks, SymmetricBench, bench_symmetric
-from padrewrite.ops.formulations import Row
+from padrewrite.cli import main
+from padrewrite.ops.formulations import Row, read_table
 
 SMALL: dict[str, Any] = {"batch": 2, "depth": 1, "rounds": 1, "warmup": 0}
 
@@ -52,9 +56,29 @@ def test_the_fastest_become_the_table(measured: SymmetricBench) -> None:
 
     cases = (timed(64, "concat"), timed(16, "embedded"), timed(128, "concat"))
     assert replace(measured, cases=cases).rows() == (
-        Row("cpu", "any", 0, "embedded"),
-        Row("cpu", "any", 64, "concat"),
+        Row("cpu", "contiguous", 0, "embedded"),
+        Row("cpu", "contiguous", 64, "concat"),
     )
+
+
+def test_runs_on_other_devices_and_in_other_formats_add_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(device: str, channels_last: bool, formulation: str) -> tuple[Row, ...]:
+        layout = "channels_last" if channels_last else "contiguous"
+        fake = SimpleNamespace(rows=lambda: (Row(device, layout, 0, formulation),), to_json=lambda: "{}")
+        monkeypatch.setattr(symmetric, "bench_symmetric", lambda *_args, **_kwargs: fake)
+        assert main(["bench", "--symmetric", "8x6", "--tune", str(file), "--json"]) == 0
+        return read_table(file.read_text(encoding="utf-8"), str(file))
+
+    file = tmp_path / "table.json"
+    first, second = Row("cpu", "contiguous", 0, "concat"), Row("cpu", "channels_last", 0, "crops")
+    assert run("cpu", False, "concat") == (first,)
+    assert run("cpu", True, "crops") == (second, first)
+    assert run("cuda", False, "embedded") == (second, first, Row("cuda", "contiguous", 0, "embedded"))
+    assert run("cpu", False, "crops")[:2] == (second, replace(first, formulation="crops"))
+    file.write_text("{}", encoding="utf-8")
+    assert main(["bench", "--symmetric", "8x6", "--tune", str(file)]) == 2
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from padrewrite.errors import SettingsError
-from padrewrite.ops.formulations import DEFAULT, FORMULATIONS, Row, choose, read_table, table_json
+from padrewrite.ops.formulations import DEFAULT, FORMULATIONS, Row, choose, merged, read_table, table_json
 
 TUNED = (
     Row("cpu", "any", 0, "embedded"),
@@ -30,6 +30,27 @@ def test_the_row_of_most_channels_counts(channels: int, last: bool, wanted: str)
     x = x.contiguous(memory_format=torch.channels_last) if last else x
     assert choose(x, channels, TUNED) == wanted
     assert choose(x, channels, tuple(reversed(TUNED))) == wanted
+
+
+def test_of_as_many_channels_the_row_of_the_format_counts() -> None:
+    table = (Row("cpu", "any", 8, "concat"), Row("cpu", "channels_last", 8, "crops"))
+    x = torch.zeros(1, 8, 5, 6)
+    for rows in (table, tuple(reversed(table))):
+        assert choose(x, 8, rows) == "concat"
+        assert choose(x.contiguous(memory_format=torch.channels_last), 8, rows) == "crops"
+
+
+def test_measured_rows_replace_those_of_their_device_and_format() -> None:
+    measured = (Row("cpu", "channels_last", 0, "concat"), Row("cpu", "channels_last", 32, "crops"))
+    table = merged(TUNED, measured)
+    assert table == (
+        Row("cpu", "any", 0, "embedded"),
+        Row("cpu", "any", 64, "concat"),
+        Row("cpu", "channels_last", 0, "concat"),
+        Row("cpu", "channels_last", 32, "crops"),
+        Row("cuda", "any", 0, "crops"),
+    )
+    assert merged(table, measured) == table
 
 
 def test_what_the_table_does_not_know_is_computed_by_concatenation() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import pytest
@@ -148,6 +149,8 @@ def test_before_and_after() -> None:
     assert "k3 s2 p1 d1 -> avg 2x2 2x2 symmetric" in text
     assert all("relative error" in d.reason and d.reason.endswith("fine-tune") for d in pr.report(new).decisions)
     assert {d.contract for d in pr.report(new).decisions} == {"shape"}
+    errors = sorted(d.weight_error or 0 for d in pr.report(new).decisions)
+    assert f"worst {errors[-1]:.2g}, median {median(errors):.2g}: fine-tune" in text
 
 
 @pytest.mark.parametrize("sizes", [(57, 57), (56, 57), (1, 2), (3, 5)])

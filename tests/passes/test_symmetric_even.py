@@ -66,6 +66,7 @@ def test_before_and_after() -> None:
     torch.testing.assert_close(new(x), model[1](hidden), **TIGHT)
     assert "k2 s1 p(0,1) d1 -> k2 s1 p1 d1 symmetric" in str(pr.report(new))
     assert "3 channels per group leave a mean shift of 1/6 px" in str(pr.report(new))
+    assert "mean shift 1/2 px -> 0" in str(pr.report(new))
 
 
 REFUSALS = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from rich.cells import cell_len
 from rich.console import Console
 
+from padrewrite.analyses.costs import Cost
 from padrewrite.checks.verification import Verification
 from padrewrite.plans import Plan
 from padrewrite.reporting import Report, plan_text, report_text, verification_text
@@ -80,6 +82,25 @@ def test_cost_of_several_passes_stands_in_one_row() -> None:
     assert [line.split()[0] for line in text.splitlines()[2:4]] == ["one", "two"]
     assert "two{x=3}" in text.splitlines()
     assert len(rows(text, "-" * 100)) == 2
+
+
+def test_what_weights_lost_is_a_note_of_the_pass_where_no_contract_bounds_it() -> None:
+    lost = [decide(f"a{i}", contract="shape", weight_error=error) for i, error in enumerate((0.25, 0.91234, 0.5))]
+    bounded = [decide("b", contract="bounded(0.7)", weight_error=0.7), decide("c", "kept")]
+    note = "note       partial-padding: relative error of 3 weights, worst 0.91, median 0.5: fine-tune"
+    for told in (plan_text(make_plan(lost + bounded)), str(Report((make_plan(lost + bounded),)))):
+        assert note in told.splitlines()
+    assert "relative error" not in plan_text(make_plan(bounded))
+
+
+@pytest.mark.parametrize("name", ["boundary-refinement", "cascade"])
+def test_names_of_passes_stand_on_one_line(name: str) -> None:
+    plan = make_plan([decide("a")], specs=[name])
+    costs = (Cost(12_345_678, 10**9, 427), Cost(2_345_678, 10**8, 1427))
+    summary = replace(plan.passes[0], before=costs[0], after=costs[1], matches=1000, rewritten=1000)
+    (row,) = rows(plan_text(replace(plan, passes=(summary,))), name)
+    assert row.split()[:6] == [name, "1000", "1000", "0", "0", "interior"]
+    assert row.endswith("-10,000,000  -90.0 %   1427  as they are" if name == "cascade" else "1427 as they are")
 
 
 def test_unknown_cost_is_a_dash() -> None:
