@@ -38,6 +38,12 @@ def shift(op: Conv, axis: int) -> Fraction:
     return phase[1]
 
 
+def shift_text(old: Conv, new: Conv, axes: Sequence[int]) -> str:
+    """The mean shifts of two convolutions, once where axes have the same."""
+    before, after = (" and ".join(dict.fromkeys(str(shift(op, a)) for a in axes)) for op in (old, new))
+    return f"mean shift {before} px -> {after}"
+
+
 def off_grid(op: Conv, axis: int) -> Fraction:
     """``shift`` less that of a grid of this stride whose cells tile the input."""
     return shift(op, axis) - Fraction(op.stride[axis] - 1, 2)
@@ -83,3 +89,9 @@ def leftover(op: Conv) -> Fraction:
     """Largest distance, over the symmetric axes, of the mean window from the nearest whole pixel."""
     axes = op.symmetric.axes if op.symmetric is not None else ()
     return max((abs(shift(op, a) - round(shift(op, a))) for a in axes), default=Fraction(0))
+
+
+def rest_text(op: Conv) -> str:
+    """What ``leftover`` is and why; empty if it is nothing."""
+    rest = leftover(op)
+    return f"{op.in_channels // op.groups} channels per group leave a mean shift of {rest} px" if rest else ""

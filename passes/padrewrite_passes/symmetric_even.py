@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from padrewrite.analyses.evening import Hindrance, groups_of, made_even
-from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, leftover, made_symmetric, shift, why_left
+from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, made_symmetric, rest_text, shift_text, why_left
 from padrewrite.analyses.rates import can_fill
 from padrewrite.contracts import Contract
 from padrewrite.graph import Graph, PoolSite, Site
@@ -97,9 +97,8 @@ class SymmetricEven(Pass):
         order = op.symmetric.order if op.symmetric is not None else self.order
         yield Check.keep("already-symmetric", not (done and order == self.order), "it is symmetric already")
         yield Check("other-order", op.symmetric is None, f"it is symmetric in order {order}; revert it first")
-        shifted = half_pixel_axes(op)
         code, reason = why_left(op)
-        yield Check.keep(code, bool(shifted), reason)
+        yield Check.keep(code, bool(half_pixel_axes(op)), reason)
         axes = self._axes(op)
         yield Check.keep("causal", bool(axes), f"padding {op.padding} is all before the map, so it looks back")
         sizes = (site.input_shape or ())[-op.window.rank :]
@@ -126,24 +125,17 @@ class SymmetricEven(Pass):
     def reason_at(self, match: Match, site: Site | PoolSite) -> str:
         if isinstance(match, Odd):
             return "one tap less on each axis: fine-tune"
-        channels = match.conv.in_channels // match.conv.groups
-        sides = min(channels, 2 ** len(self._axes(match.conv)))
-        return f"{self._shifts(match.conv)}, {channels} channels read from {sides} sides"
+        channels, shifts = match.conv.in_channels // match.conv.groups, self._shifts(match.conv)
+        return f"{shifts}, {channels} channels read from {min(channels, 2 ** len(self._axes(match.conv)))} sides"
 
     def note(self, match: Match) -> str | None:
         if isinstance(match, Odd):
             return None
-        rest, channels = leftover(self._symmetric(match.conv)), match.conv.in_channels // match.conv.groups
-        if not rest:
-            return self._shifts(match.conv)
-        return f"{match.site.id}: {channels} channels per group leave a mean shift of {rest} px"
+        left = rest_text(self._symmetric(match.conv))
+        return f"{match.site.id}: {left}" if left else self._shifts(match.conv)
 
     def _shifts(self, op: Conv) -> str:
-        axes = self._axes(op)
-        old, new = (
-            " and ".join(dict.fromkeys(str(shift(one, a)) for a in axes)) for one in (op, self._symmetric(op))
-        )
-        return f"mean shift {old} px -> {new}"
+        return shift_text(op, self._symmetric(op), self._axes(op))
 
     def _axes(self, op: Conv) -> tuple[int, ...]:
         return tuple(a for a in half_pixel_axes(op) if a not in causal_axes(op))

@@ -36,7 +36,7 @@ CASES = [
 def layer(case: Any) -> Any:
     channels, kernel, stride, dilation, groups, order = case
     kind: Any = getattr(pr.nn, f"SymmetricConv{len(kernel)}d")
-    made = kind(channels, groups, kernel, stride, "same", dilation, groups, bias=False, order=order)
+    made = kind(channels, 2 * groups, kernel, stride, "same", dilation, groups, bias=False, order=order)
     return flatten_weights(made)
 
 
@@ -66,7 +66,7 @@ def test_the_phase_is_the_centre_of_mass(case: Any) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_support_is_that_of_the_gradient(case: Any) -> None:
     """Also where few channels come from some of the sides only, so that it is no rectangle."""
-    chain, x = nn.Sequential(layer(case), layer((case[4], *case[1:4], 1, case[5]))), image(case)
+    chain, x = nn.Sequential(layer(case), layer((2 * case[4], *case[1:4], 1, case[5]))), image(case)
     for model in (chain[:1], chain):
         found = pr.analyze(model, example_inputs=x)
         site = list(found.sites.values())[-1]
