@@ -100,7 +100,7 @@ def _changed(model: Modules, site: Site | PoolSite, after: Conv | Pool) -> Edit 
     if site.input_shape is None and not has_stock_forward(module):
         return Check("own-forward", False, f"{type(module).__name__} has its own forward; give example_inputs")
     if handle.ours is not None and not _is_redirected(model, site):
-        reason = f"the forward calls {handle.ours} itself; give that call its options, or use a layer of padrewrite.nn"
+        reason = f"it is a call of {handle.ours}, which nothing stands in for; give it options, or use padrewrite.nn"
         return Check("unsupported-call", False, reason)
     return _redirected(model, site, after)
 

@@ -202,8 +202,9 @@ def _concat(
     parts = torch.split(x, [block.channels for block in blocks] * groups, -rank - 1)
     padded = [F.pad(parts[place], pad) for place, pad in enumerate(pads)]
     if last:
-        # One part decides how Inductor lays out the whole; of the strides that eager mode sees, none change.
-        padded[0] = padded[0].contiguous(memory_format=torch.channels_last)
+        # One part decides how Inductor lays out the whole; of the strides that eager mode sees, none change. Permuted,
+        # because memory formats cannot be asked for inside vmap.
+        padded[0] = padded[0].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     joined = torch.cat(padded, -rank - 1)
     own = replace(window, lo=shared, hi=shared)
     return convolve_zeros(joined, weight, bias, own, groups)

@@ -35,7 +35,7 @@ def test_profile_sees_the_dip_of_zero_padding() -> None:
     box = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     nn.init.ones_(box.weight)
     (response,) = response_maps(box, torch.ones(1, 1, 9, 9), {"box": ""}).values()
-    edges, corners = 4 * 7, 4
+    edges, corners = 4 * 7, 4  # the responses are float32
     assert profile(response)[0] == pytest.approx((edges * 2 / 3 + corners * 4 / 9) / (edges + corners), abs=1e-6)
 
 

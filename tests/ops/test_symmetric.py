@@ -217,6 +217,16 @@ def test_function_transforms() -> None:
     torch.testing.assert_close(per_sample, torch.stack([torch.func.grad(loss)(weight, x) for x in xs]), **EXACT)
 
 
+@pytest.mark.compile
+def test_function_transforms_are_compiled() -> None:
+    """vmap has no memory formats, in which the compiled join is written."""
+    x, weight = draw(3, 2, 4, 5, 6), draw(4, 4, 2, 2)
+    call: Callable[[Tensor], Tensor] = lambda one: symmetric_conv(one, weight)  # noqa: E731
+    torch._dynamo.reset()
+    compiled = torch.compile(torch.func.vmap(call), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), torch.stack([call(one) for one in x]), rtol=0, atol=1e-12)
+
+
 def test_it_is_one_call_for_who_overrides_torch_functions() -> None:
     graph = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
