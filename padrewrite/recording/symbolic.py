@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from sympy import Number
 from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from padrewrite.ops.conv import convolve, own_padding, per_axis
+from padrewrite.ops.conv import convolve, is_conv, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
 from padrewrite.ops.symmetric import read_symmetric, symmetric_conv
 from padrewrite.recording.execute import autocast_state
@@ -68,7 +68,29 @@ def stand_in(func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
         return _area1d
     if func is F.interpolate and args and kwargs.get("mode") in _RESAMPLING:
         return _resampled
-    return _adaptive_avg_pool1d if func is torch.adaptive_avg_pool1d else func
+    if func is torch.adaptive_avg_pool1d:
+        return _adaptive_avg_pool1d
+    return _with_fake_weights(func, args[0].fake_mode) if _convolves_fake(func, args) else func
+
+
+def _convolves_fake(func: Any, args: Any) -> bool:
+    return is_conv(func) and bool(args) and isinstance(args[0], FakeTensor)
+
+
+def _with_fake_weights(func: Any, mode: FakeTensorMode) -> Callable[..., Any]:
+    """``func`` on weights without values: calls with real ones, torch does not remember."""
+
+    def fake(value: Any) -> Any:
+        return mode.from_tensor(value, static_shapes=True) if _is_real(value) else value
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return func(*map(fake, args), **{name: fake(value) for name, value in kwargs.items()})
+
+    return call
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, FakeTensor)
 
 
 _ALIKE = {

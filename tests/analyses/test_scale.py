@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import padrewrite as pr
 from padrewrite.analyses.building import build
@@ -62,6 +63,14 @@ def test_twice_the_layers_cost_twice_as_much() -> None:
     few, many = (calls_and_bytes(pr.record(network(n), example_inputs=x)) for n in (41, 81))
     assert many[0] < 2.2 * few[0]
     assert many[1] < 2.2 * few[1]
+
+
+def test_calls_alike_are_computed_once() -> None:
+    before = FakeTensorMode.cache_info()
+    pr.record(network(81), example_inputs=torch.zeros(1, 3, 32, 32))
+    after = FakeTensorMode.cache_info()
+    assert after.misses - before.misses + sum(after.bypasses.values()) - sum(before.bypasses.values()) < 20
+    assert after.hits - before.hits > 180
 
 
 def main() -> None:
