@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -38,13 +39,19 @@ def parameters_of(op: Conv | TransposedConv) -> int:
     return op.in_channels * op.out_channels // op.groups * prod(op.kernel) + op.bias * op.out_channels
 
 
+def parameters_in(sites: Iterable[Site]) -> int:
+    """Weights and biases of some calls; a layer that is called twice counts once."""
+    layers = {(s.fqn, s.handle.call.family, s.handle.call.direct): parameters_of(s.op) for s in sites}
+    return sum(layers.values())
+
+
 def cost_of(graph: Graph) -> Cost:
     """The cost of all convolution calls; a layer that is called twice counts its parameters once."""
-    layers = {(s.fqn, s.handle.call.family, s.handle.call.direct): parameters_of(s.op) for s in graph.convs()}
+    parameters = parameters_in(graph.convs())
     if graph.nodes is None:
-        return Cost(sum(layers.values()), None, None)
+        return Cost(parameters, None, None)
     macs = sum(found for site in graph.convs() if (found := site_cost(site).macs) is not None)
-    return Cost(sum(layers.values()), macs, _field(graph))
+    return Cost(parameters, macs, _field(graph))
 
 
 def site_cost(site: Site | PoolSite) -> SiteCost:

@@ -2,13 +2,18 @@
 
 For output ``i`` the field is ``[scale*i + lo, scale*i + hi]``, with one pair (lo, hi) per residue of ``i``, because
 behind an upsampling not all outputs see equally far.
+
+Where branches join, an output sees what any of them shows: from the first pixel to the last. ``SharedFields`` keeps
+what all of them show instead: by whichever path an output is reached, it depends on pixels from ``lo`` or before to
+``hi`` or behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import lcm
 
 import torch.fx as fx
@@ -19,6 +24,7 @@ from padrewrite.ops.axis import AxisMap
 
 MOST_RESIDUES = 512
 Span = tuple[Fraction, Fraction]
+Extreme = Callable[..., Fraction]
 
 
 @dataclass(frozen=True)
@@ -31,18 +37,38 @@ class AxisField:
     @property
     def size(self) -> int:
         """Extent of the largest field, in input pixels."""
-        return max((int(hi - lo) + 1 for lo, hi in filter(None, self.spans)), default=0)
+        return max(self._sizes, default=0)
+
+    @property
+    def least(self) -> int:
+        """Extent of the smallest field, in input pixels."""
+        return min(self._sizes, default=0)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [int(hi - lo) + 1 for lo, hi in filter(None, self.spans)]
 
 
 class Fields:
     """Receptive fields of all tensors of a layout. Global pools and norms' statistics are left out."""
 
     def __init__(self, layout: Layout) -> None:
-        self._fold = AxisFold[AxisField](layout, _start, _through, _join, strict=True)
+        self._fold = AxisFold[AxisField](layout, _start, _through, partial(_join, first=min, last=max), strict=True)
 
     def of(self, node: fx.Node, dim: int) -> AxisField | None:
         """The field of a dimension; None if windows differ from place to place (align_corners, adaptive pools)."""
         return self._fold.of(node, dim)
+
+
+class SharedFields(Fields):
+    """What lies in the field of every path of calls from the inputs. Where all are centred alike it is the smallest.
+
+    Behind an upsampling there is none: its windows are not there to see farther.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        join = partial(_join, first=max, last=min)
+        self._fold = AxisFold[AxisField](layout, _start, _through_no_finer, join, strict=True)
 
 
 def _start(n: int) -> AxisField:
@@ -70,7 +96,12 @@ def _span(axis: AxisMap, value: AxisField, n: int, i: int, scale: Fraction) -> S
     return min(lo for lo, _ in seen) - scale * i, max(hi for _, hi in seen) - scale * i
 
 
-def _join(node: fx.Node, dim: int, given: Sequence[AxisField]) -> AxisField | None:
+def _through_no_finer(axis: AxisMap, value: AxisField, n: int) -> AxisField | None:
+    found = _through(axis, value, n)
+    return None if found is None or found.scale < value.scale else found
+
+
+def _join(node: fx.Node, dim: int, given: Sequence[AxisField], first: Extreme, last: Extreme) -> AxisField | None:
     if len({field.scale for field in given}) > 1:
         return None
     many = lcm(*(len(field.spans) for field in given))
@@ -79,5 +110,5 @@ def _join(node: fx.Node, dim: int, given: Sequence[AxisField]) -> AxisField | No
     spans: list[Span | None] = []
     for i in range(many):
         seen = [s for field in given for s in (field.spans[i % len(field.spans)],) if s is not None]
-        spans.append((min(lo for lo, _ in seen), max(hi for _, hi in seen)) if seen else None)
+        spans.append((first(lo for lo, _ in seen), last(hi for _, hi in seen)) if seen else None)
     return AxisField(given[0].scale, tuple(spans))

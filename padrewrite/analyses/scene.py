@@ -10,7 +10,7 @@ import torch.fx as fx
 
 from padrewrite.analyses.border import Borders, Clean
 from padrewrite.analyses.chains import Chain, find_chains
-from padrewrite.analyses.fields import Fields
+from padrewrite.analyses.fields import Fields, SharedFields
 from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
 from padrewrite.analyses.phases import Phases
 from padrewrite.analyses.sizes import Sizes
@@ -46,6 +46,10 @@ class Scene:
     @cached_property
     def fields(self) -> Fields:
         return Fields(self.layout)
+
+    @cached_property
+    def shared_fields(self) -> SharedFields:
+        return SharedFields(self.layout)
 
     @cached_property
     def sizes(self) -> Sizes:

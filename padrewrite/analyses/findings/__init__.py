@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from padrewrite.analyses.analysis import Finding
-from padrewrite.analyses.findings import alignment, coverage, limits, padding
+from padrewrite.analyses.findings import alignment, coverage, farness, limits, padding
 from padrewrite.analyses.findings.codes import CODES
 from padrewrite.analyses.scene import Scene
 from padrewrite.graph import Graph
@@ -22,6 +22,7 @@ _BY_DATAFLOW: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
     alignment.size_requirements,
     padding.zero_border,
     padding.padded_averages,
+    farness.fields_beyond_inputs,
     limits.reasoning_ended,
 )
 

@@ -11,7 +11,7 @@ import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding
 from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, shift
-from padrewrite.analyses.findings.codes import axes_text, finding, many, names
+from padrewrite.analyses.findings.codes import axes_text, dims_text, finding, many, names
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase
 from padrewrite.analyses.scene import Scene, place
@@ -154,19 +154,12 @@ def uneven_padding(scene: Scene) -> Iterator[Finding]:
     for (size, uneven, even), axes in alike.items():
         sites = tuple(dict.fromkeys(place(node, scene) for node in uneven))
         windows = f"{many(len(sites), 'strided window')} {'pad' if len(sites) > 1 else 'pads'} unevenly"
-        message = f"at size {size} along {_dims(axes)}, {windows}" + (f"; {even}" if even is not None else "")
+        message = f"at size {size} along {dims_text(axes)}, {windows}" + (f"; {even}" if even is not None else "")
         residues = None if even is None or even.residues is None else list(even.residues)
         numbers: dict[str, object] = {"inputs": [[a.input, a.dim] for a in axes], "size": size}
         numbers |= {"nearest": list(even.nearest if even else ()), "period": even and even.period, "residues": residues}
         source = next((node.meta.get("source") for node in uneven), None)
         yield finding("uneven-padding", "(model)", message, numbers, source=source, sites=sites)
-
-
-def _dims(axes: Sequence[Origin]) -> str:
-    one = len({axis.input for axis in axes}) == 1 and axes[0].input == 0
-    texts = [f"{axis.dim}" if one else f"{axis.dim} of input {axis.input}" for axis in axes]
-    listed = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
-    return f"input dimension{'s' * (len(axes) > 1)} {listed}"
 
 
 def _is_uneven(window: Slide, n: int) -> bool:
@@ -235,7 +228,7 @@ def size_requirements(scene: Scene) -> Iterator[Finding]:
             alike.setdefault((period, tuple(r for r in range(period) if r not in bad), sites), []).append(axis)
     for (period, good, sites), axes in alike.items():
         what = f"needs {_residues(good, period)}" if good else "can only be the recorded one"
-        message = f"the size along {_dims(axes)} {what}, for {names(sites)} to join equal sizes"
+        message = f"the size along {dims_text(axes)} {what}, for {names(sites)} to join equal sizes"
         numbers = {"inputs": [[a.input, a.dim] for a in axes], "period": period, "residues": list(good)}
         yield finding("size-requirement", "(model)", message, numbers, sites=sites)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from padrewrite.analyses.analysis import Finding, Severity
+from padrewrite.analyses.layout import Origin
 
 CODES: Mapping[str, tuple[Severity, str]] = {
     "gridding": ("warning", "a dilated chain leaves holes, even with the convolutions that lead into it"),
@@ -21,6 +22,7 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     "uneven-padding": ("note", "strided windows read more padding on one side than on the other at this size"),
     "zero-border": ("note", "made-up zeros enter at the border"),
     "padded-average": ("note", "an average pool counts padding zeros"),
+    "field-beyond-input": ("note", "convolutions read receptive fields that exceed the input by every path"),
     "oversized-kernel": ("note", "a large dense kernel that a separable one could stand in for"),
     "size-requirement": ("note", "the model runs at some input sizes only"),
     "reasoning-ended": ("note", "positions are not followed past some call"),
@@ -49,3 +51,11 @@ def axes_text(axes: list[int] | tuple[int, ...], rank: int) -> str:
     if len(axes) == rank:
         return ""
     return f" along axis {', '.join(map(str, axes))}"
+
+
+def dims_text(axes: Sequence[Origin]) -> str:
+    """``input dimensions 2 and 3``."""
+    one = len({axis.input for axis in axes}) == 1 and axes[0].input == 0
+    texts = [f"{axis.dim}" if one else f"{axis.dim} of input {axis.input}" for axis in axes]
+    listed = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+    return f"input dimension{'s' * (len(axes) > 1)} {listed}"
