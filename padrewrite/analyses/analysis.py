@@ -1,10 +1,10 @@
-"""What ``analyze`` returns: one record per convolution call, the dilated chains, the findings."""
+"""What ``analyze`` returns: a record per convolution call and per tensor, the dilated chains, the findings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from padrewrite.__about__ import VERSION
 from padrewrite.analyses.border import Border
 from padrewrite.analyses.chains import Chain
 from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.size_forms import SizeForm
 from padrewrite.analyses.support import Reached
 from padrewrite.ops.conv import Conv, TransposedConv
 
@@ -29,8 +30,8 @@ class SiteRecord:
     """file:line of the call."""
     input_size: tuple[int, ...] | None
     output_size: tuple[int, ...] | None
-    size: tuple[str | None, ...]
-    """Output size as a formula of the model input's size H along the same axis."""
+    size: tuple[SizeForm | None, ...]
+    """Output size as a function of the model input's size H along the same axis."""
     phase: tuple[AxisPhase | None, ...]
     """Of its output: position i sits at input coordinate scale*i + offset, exactly."""
     receptive_field: tuple[int | None, ...]
@@ -57,6 +58,44 @@ class SiteRecord:
     def reached(self) -> Reached | None:
         """What is reached of the input, if it is of one alone."""
         return next(iter(self.reached_of.values())) if len(self.reached_of) == 1 else None
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """A tensor: a model input or the result of a call. Per-axis fields run over ``dims``; None: it is not known."""
+
+    id: str
+    """A convolution's site id, a pool's id, else module, function and a number: ``head#interpolate.0``."""
+    call: str
+    """The torch function that makes it; "input" of the model's inputs."""
+    source: str | None
+    """file:line of the call."""
+    shape: tuple[int, ...]
+    """At the recorded size."""
+    dims: tuple[int, ...]
+    """Its dimensions that carry positions of an input: those that some call of the model slides over or resizes."""
+    inputs: tuple[tuple[int, int], ...]
+    """(input, dimension) whose positions each carries."""
+    size: tuple[SizeForm | None, ...]
+    """As a function of the size H of that dimension of that input."""
+    phase: tuple[AxisPhase | None, ...]
+    """Position i sits at input coordinate scale*i + offset, exactly."""
+    receptive_field: tuple[int | None, ...]
+    """Input pixels that one position depends on, were the input endless. Global pools and gates left out."""
+    ended: str | None = None
+    """Why positions of other dimensions were lost, if some were."""
+
+    @property
+    def unchanged(self) -> bool | None:
+        """Whether it is as large as the input for every input size, along each of ``dims``. A proof, not a sample.
+
+        None: it has no positions, some were lost, or a size is not known. ``size[axis]`` says where it is not
+        (``changed``) and from which size on that holds (``since``).
+        """
+        known = [form for form in self.size if form is not None]
+        if not known or len(known) < len(self.size) or self.ended is not None:
+            return None
+        return all(form.unchanged for form in known)
 
 
 @dataclass(frozen=True)
@@ -93,6 +132,10 @@ class Analysis:
     chains: tuple[Chain, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    nodes: Mapping[str, NodeRecord] = field(default_factory=dict[str, NodeRecord])
+    """Every tensor that has positions, inputs too, in execution order; those of convolutions have their site ids."""
+    outputs: tuple[NodeRecord, ...] = ()
+    """The model's output tensors, each once; those without positions have no ``dims``."""
 
     @property
     def parameters(self) -> int:

@@ -201,8 +201,6 @@ class Clean:
 
 
 def _clean_through(axis: AxisMap, value: tuple[bool, ...], n: int) -> tuple[bool, ...] | None:
-    if isinstance(axis, Same):
-        return value
     if len(value) != n:
         return None
     made_up = axis.made_up(n)

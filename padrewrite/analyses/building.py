@@ -5,6 +5,7 @@ from __future__ import annotations
 from padrewrite.analyses.analysis import Analysis, SiteRecord
 from padrewrite.analyses.costs import parameters_of
 from padrewrite.analyses.findings import find
+from padrewrite.analyses.nodes import node_records
 from padrewrite.analyses.scene import Scene
 from padrewrite.analyses.support import Reached, Term, reached
 from padrewrite.graph import Graph, Site
@@ -18,7 +19,8 @@ def build(graph: Graph, model: str, inputs: str | None) -> Analysis:
     sites = {site.id: record(site) for site in graph.convs()}
     chains = () if scene is None else scene.chains
     calls = None if scene is None else len(graph.rows)
-    return Analysis(model, graph.how, inputs, calls, sites, chains, find(graph, scene), graph.notes)
+    nodes, outputs = ({}, ()) if scene is None else node_records(scene)
+    return Analysis(model, graph.how, inputs, calls, sites, chains, find(graph, scene), graph.notes, nodes, outputs)
 
 
 def _windows_only(site: Site) -> SiteRecord:
@@ -48,7 +50,6 @@ def _windows_only(site: Site) -> SiteRecord:
 def _record(site: Site, scene: Scene) -> SiteRecord:
     node, dims, sizes = scene.node(site), scene.dims(site), scene.sizes_in(site)
     fields = [scene.fields.of(node, d) for d in dims]
-    forms = [scene.sizes.of(node, d) for d in dims]
     ended = scene.ended(site)
     seen, context = _reached(site, scene)
     return SiteRecord(
@@ -57,7 +58,7 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
         site.source,
         input_size=sizes,
         output_size=tuple(shape_of(node)[d] for d in dims),
-        size=tuple(None if form is None else str(form) for form in forms),
+        size=tuple(scene.sizes.of(node, d) for d in dims),
         phase=tuple(scene.phases.of(node, d) for d in dims),
         receptive_field=tuple(None if field is None else field.size for field in fields),
         reached_of=seen,

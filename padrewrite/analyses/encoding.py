@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from padrewrite.analyses.analysis import Analysis, SiteRecord
+from padrewrite.analyses.analysis import Analysis, NodeRecord, SiteRecord
 from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.size_forms import SizeForm
 from padrewrite.analyses.support import Reached
 from padrewrite.analyses.totals import totals
 from padrewrite.codec import encode
@@ -16,7 +17,8 @@ from padrewrite.codec import encode
 def analysis_json(analysis: Analysis) -> dict[str, Any]:
     """Everything but schema and version: the same content, in the same order, for the same analysis.
 
-    Lengths are input pixels, lists run over the spatial axes first to last. ``sites`` are in execution order.
+    Lengths are input pixels, lists run over the spatial axes first to last. ``sites`` and ``nodes`` are in execution
+    order.
     """
     whole = totals(analysis)
     return {
@@ -33,6 +35,8 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "findings": [encode(finding) for finding in analysis.findings],
         "chains": [encode(chain) for chain in analysis.chains],
         "sites": {site: site_json(record) for site, record in analysis.sites.items()},
+        "nodes": {name: node_json(record) for name, record in analysis.nodes.items()},
+        "outputs": [{"id": record.id, **node_json(record)} for record in analysis.outputs],
         "notes": list(analysis.notes),
     }
 
@@ -44,8 +48,8 @@ def site_json(record: SiteRecord) -> dict[str, Any]:
         "source": record.source,
         "input_size": encode(record.input_size),
         "output_size": encode(record.output_size),
-        "size": list(record.size),
-        "phase": [None if phase is None else _phase(phase) for phase in record.phase],
+        "size": _sizes(record.size),
+        "phase": _phases(record.phase),
         "receptive_field": list(record.receptive_field),
         "reached": None if record.reached is None else _reached(record.reached),
         "reached_of": {str(given): _reached(seen) for given, seen in record.reached_of.items()},
@@ -58,6 +62,31 @@ def site_json(record: SiteRecord) -> dict[str, Any]:
         "macs": record.macs,
         "ended": record.ended,
     }
+
+
+def node_json(record: NodeRecord) -> dict[str, Any]:
+    """One tensor; lists run over ``dims``."""
+    return {
+        "call": record.call,
+        "source": record.source,
+        "shape": list(record.shape),
+        "dims": list(record.dims),
+        "inputs": [list(one) for one in record.inputs],
+        "size": _sizes(record.size),
+        "size_since": [None if form is None else form.since for form in record.size],
+        "unchanged": record.unchanged,
+        "phase": _phases(record.phase),
+        "receptive_field": list(record.receptive_field),
+        "ended": record.ended,
+    }
+
+
+def _sizes(forms: Sequence[SizeForm | None]) -> list[str | None]:
+    return [None if form is None else str(form) for form in forms]
+
+
+def _phases(phases: Sequence[AxisPhase | None]) -> list[dict[str, Any] | None]:
+    return [None if phase is None else _phase(phase) for phase in phases]
 
 
 def _phase(phase: AxisPhase) -> dict[str, Any]:

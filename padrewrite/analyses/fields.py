@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from math import lcm
 
 import torch.fx as fx
@@ -34,7 +34,7 @@ class AxisField:
     scale: Fraction
     spans: tuple[Span | None, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Extent of the largest field, in input pixels."""
         return max(self._sizes, default=0)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch.fx as fx
 
 from padrewrite.analyses.layout import Layout, Origin
-from padrewrite.ops.axis import AxisMap, Whole
+from padrewrite.ops.axis import AxisMap, Same, Whole
 from padrewrite.ops.step import Step, shape_of
 
 V = TypeVar("V")
@@ -30,7 +30,8 @@ class AxisFold(Generic[V]):
         """
         Args:
             start: the value of an input dimension of a given size.
-            through: the value behind a map, for an operand of a given size; None if it has none.
+            through: the value behind a map, for an operand of a given size; None if it has none. What is read in place
+                keeps its value.
             join: one value for (node, dimension) from those that its operands give.
             settle: the last word on the value of (node, dimension).
             strict: one operand without a value leaves none. What is read as a whole, as context, takes no part.
@@ -60,7 +61,8 @@ class AxisFold(Generic[V]):
                 continue
             if isinstance(source, tuple) and not isinstance(source[1], Whole):
                 value = self._values[read.node][source[0]]
-                value = None if value is None else self._through(source[1], value, shape_of(read.node)[source[0]])
+                if value is not None and not isinstance(source[1], Same):
+                    value = self._through(source[1], value, shape_of(read.node)[source[0]])
                 missing = value is None
                 given += [] if value is None else [value]
             else:

@@ -35,6 +35,11 @@ class AxisMap(ABC):
     def growth(self) -> tuple[int, int] | None:
         """(a, b) with ``size(n + a) == size(n) + b`` for all but small ``n``; None if no such numbers exist."""
 
+    @property
+    def settled(self) -> int:
+        """From this ``n`` on (or earlier) ``growth`` holds, of all ``n`` that torch accepts."""
+        return 0
+
     def period(self, n: int) -> tuple[int, int] | None:
         """(a, b): output ``i + a`` reads what output ``i`` reads, moved by ``b``; None if there are none."""
         return None
@@ -234,6 +239,10 @@ class Pick(AxisMap):
         to_end = self.stop is None or self.stop < 0
         return (self.step, 1) if to_end and not from_end else (1, 0)
 
+    @property
+    def settled(self) -> int:
+        return abs(self.start or 0) + abs(self.stop or 0)
+
     def period(self, n: int) -> tuple[int, int]:
         return 1, self.step
 
@@ -262,6 +271,11 @@ class Cut(AxisMap):
     @property
     def growth(self) -> tuple[int, int]:
         return (1, 0) if self.width else (self.pieces or 1, 1)
+
+    @property
+    def settled(self) -> int:
+        """Where the piece is full; of ``pieces`` each is a whole one of its kind from ``pieces**2`` on."""
+        return self.width * (self.index + 1) if self.width else (self.pieces or 1) ** 2
 
     def period(self, n: int) -> tuple[int, int]:
         return 1, 1

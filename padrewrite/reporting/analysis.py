@@ -1,4 +1,4 @@
-"""An analysis as text of at most 100 columns: totals, findings by code, dilated chains, every convolution on request.
+"""An analysis as text of at most 100 columns: totals, outputs, findings by code, dilated chains, all convolutions.
 
 Findings with the same message are one entry that lists their sites.
 """
@@ -18,6 +18,7 @@ from padrewrite.analyses.totals import Totals, totals
 from padrewrite.registry import known_passes
 from padrewrite.reporting.aligned import Group, aligned
 from padrewrite.reporting.layout import WIDTH, Cell, clean, grid, plain_text
+from padrewrite.reporting.outputs import outputs_text
 from padrewrite.reporting.sites import count_text, once, per_axis, sites_parts
 from padrewrite.reporting.text import recorded
 
@@ -40,10 +41,13 @@ def analysis_text(analysis: Analysis, full: bool = False) -> str:
 
 
 def analysis_parts(analysis: Analysis, width: int = WIDTH, full: bool = False) -> Iterator[RenderableType]:
-    """Heading, totals, findings (warnings first), dilated chains, with ``full`` every convolution, notes."""
+    """Heading, totals, outputs, findings (warnings first), dilated chains, with ``full`` every convolution, notes."""
     whole = totals(analysis)
     yield Text(_heading(analysis), style="bold", overflow="fold")
     yield _totals(analysis, whole, width)
+    outputs = outputs_text(analysis.outputs)
+    if outputs is not None:
+        yield grid([("output".ljust(_LABEL), outputs)], width, least=(0, 20), fold=(1,))
     yield Text("-" * width, style="dim")
     if analysis.findings:
         yield from _findings(analysis, width, full)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
-from reporting.analyses import analyses, chain, found, make_analysis, phase, record, unknown
+from reporting.analyses import analyses, chain, found, make_analysis, node, phase, record, unknown
 from torch import nn
 
 import padrewrite as pr
 from padrewrite.analyses.analysis import Analysis
 from padrewrite.analyses.encoding import analysis_json
 from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.size_forms import SizeForm
 from padrewrite.analyses.support import Reached
 from padrewrite.analyses.totals import totals
 
@@ -65,6 +67,28 @@ def test_what_is_not_known_is_null() -> None:
     one = analysis_json(make_analysis([unknown()]))["sites"]["stem"]
     known = {name for name, value in one.items() if value not in (None, {}, [None, None])}
     assert known == {"op", "source", "context", "parameters", "ended"}
+
+
+def test_tensors_and_outputs() -> None:
+    later = replace(SizeForm(2, (0, 2)), since=7)
+    one = node("pool", call="max_pool2d", size=(later, None), phase=(phase(2), None), receptive_field=(3, None))
+    made = analysis_json(make_analysis(nodes={"pool": one}, outputs=(one,)))
+    axis = {"scale": "2", "offset": "0", "low": "0", "high": "0", "other_scales": []}
+    wanted = {
+        "call": "max_pool2d",
+        "source": "net.py:20",
+        "shape": [1, 21, 32, 48],
+        "dims": [2, 3],
+        "inputs": [[0, 2], [0, 3]],
+        "size": [str(later), None],
+        "size_since": [7, None],
+        "unchanged": None,
+        "phase": [axis, None],
+        "receptive_field": [3, None],
+        "ended": None,
+    }
+    assert made["nodes"] == {"pool": wanted}
+    assert made["outputs"] == [{"id": "pool", **wanted}]
 
 
 def test_fractions_are_text() -> None:

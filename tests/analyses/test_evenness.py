@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import padrewrite as pr
 from analyses.oracles import flatten_weights, sensitivities
 from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, made_symmetric, shift
+from padrewrite.analyses.size_forms import identity
 from padrewrite.ops.conv import Conv
 from padrewrite.ops.directions import symmetric_padding
 from padrewrite.ops.window import Window
@@ -136,7 +137,7 @@ def test_costs_and_fields() -> None:
     plain, ours = (record(m, x) for m in (nn.Conv2d(8, 4, 2, padding="same"), pr.nn.SymmetricConv2d(8, 4, 2)))
     assert (ours.macs, ours.parameters) == (plain.macs, plain.parameters)
     assert (ours.receptive_field, plain.receptive_field) == ((3, 3), (2, 2))
-    assert ours.size == plain.size == ("H", "H")
+    assert ours.size == plain.size == (identity(), identity())
 
 
 def op(kernel: tuple[int, ...], lo: tuple[int, ...], hi: tuple[int, ...], **window: tuple[int, ...]) -> Conv:

@@ -65,7 +65,7 @@ def check_field(field: AxisField, reads: dict[int, set[int]], everywhere: list[s
 
 def check_tensor(model: nn.Module, x: Tensor, which: int, fields: list[AxisField | None]) -> int:
     moved = sensitivities(lambda x: tensors_of(model, x), x, which).abs() > NOISE
-    inside = untouched(model, x, which)
+    inside = untouched(lambda x: tensors_of(model, x), x, which)
     rank = inside.dim()
     compared = 0
     for a, field in enumerate(fields):

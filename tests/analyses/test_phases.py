@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -17,16 +18,19 @@ from torch import Tensor, nn
 import padrewrite as pr
 from analyses.oracles import (
     NOISE,
+    EveryTensor,
     flat_net,
+    flatten_weights,
     gradients,
     sensitivities,
-    tensors_of,
     untouched,
     without_cancelling,
 )
 from padrewrite.analyses.layout import Layout, read_layout
 from padrewrite.analyses.phases import AxisPhase, Phases
 from padrewrite.fuzzing.networks import Interpolate
+
+Run = Callable[[Tensor], Sequence[Tensor]]
 
 CENTRED = ("conv", "pointwise", "batch_norm", "avg_pool", "add", "cat", "pad", "crop", "interpolate", "residual")
 """Kinds whose every output sits in the middle of what it reads; a resize is made linear."""
@@ -35,6 +39,16 @@ CENTRED = ("conv", "pointwise", "batch_norm", "avg_pool", "add", "cat", "pad", "
 def phases_of(model: nn.Module, x: Tensor) -> tuple[Layout, Phases]:
     layout = read_layout(pr.record(model, example_inputs=x))
     return layout, Phases(layout)
+
+
+def every_phase(model: nn.Module, x: Tensor) -> tuple[Phases, Run, list[list[AxisPhase | None]]]:
+    """The phases of all tensors that have positions along every spatial axis, and how to get these tensors."""
+    graph = pr.record(model, example_inputs=x)
+    assert graph.nodes is not None
+    layout, every = read_layout(graph), EveryTensor(model, graph.nodes, graph.constants)
+    phases, spatial = Phases(layout), tuple(range(2, x.dim()))
+    nodes = [node for node in (*layout.inputs, *layout.steps) if layout.spatial(node) == spatial]
+    return phases, lambda x: every.tensors(x, nodes), [[phases.of(n, d) for d in spatial] for n in nodes]
 
 
 def centred(spec: NetSpec) -> NetSpec:
@@ -54,14 +68,14 @@ def centred(spec: NetSpec) -> NetSpec:
     return spec
 
 
-def check_centres(model: nn.Module, x: Tensor, phases: list[list[AxisPhase | None]]) -> int:
-    """Compares every convolution's result and every output; returns how many positions were compared."""
+def check_centres(run: Run, x: Tensor, phases: list[list[AxisPhase | None]]) -> int:
+    """Compares every tensor that ``run`` returns; returns how many positions were compared."""
     compared = 0
     for which, axes in enumerate(phases):
-        inside = untouched(model, x, which)
+        inside = untouched(run, x, which)
         if not inside.any() or any(axis is None for axis in axes):
             continue
-        weights = sensitivities(lambda x: tensors_of(model, x), x, which)
+        weights = sensitivities(run, x, which)
         for index in inside.nonzero().tolist():
             here = weights[tuple(index)]
             for a, axis in enumerate(axes):
@@ -76,10 +90,9 @@ def check_centres(model: nn.Module, x: Tensor, phases: list[list[AxisPhase | Non
 def check_network(spec: NetSpec) -> int:
     spec = centred(spec)
     model, x = flat_net(spec), replace(spec, batch=1).draw_input()
-    layout, phases = phases_of(model, x)
+    phases, run, every = every_phase(model, x)
     assume(not phases.misaligned)
-    nodes = [*layout.sites.values(), *layout.outputs]
-    return check_centres(model, x, [[phases.of(n, d) for d in range(2, x.dim())] for n in nodes])
+    return check_centres(run, x, every)
 
 
 @settings(max_examples=max(25, settings.default.max_examples))
@@ -100,13 +113,42 @@ def test_something_is_compared() -> None:
     for parameter in model.parameters():
         parameter.data.fill_(1)
     model, x = model.double().eval(), torch.rand(1, 1, 60, dtype=torch.float64)
-    layout, phases = phases_of(model, x)
-    nodes = [*layout.sites.values(), *layout.outputs]
-    found = [phases.of(n, 2) for n in nodes]
-    assert check_centres(model, x, [[p] for p in found]) > 20
+    _, run, every = every_phase(model, x)
+    found = [phase for (phase,) in every]
+    assert len(found) == 4  # the input and three results
+    assert check_centres(run, x, every) > 100
     assert found[-1] is not None
     # 2i + 2 (window of 7, pad 1), then the mean of two (4i + 3), then the mean of a pixel and the next (4i + 5)
     assert (found[-1].scale, found[-1].offset, found[-1].depth) == (4, 5, 3)
+
+
+ENLARGING: dict[str, list[nn.Module]] = {
+    "transposed": [nn.Conv2d(1, 2, 3, 2, 1), nn.ConvTranspose2d(2, 1, 4, 2, 1), nn.Conv2d(1, 1, 2)],
+    "off by one": [nn.ConvTranspose2d(1, 2, 2, 2, 1, output_padding=1), nn.Conv2d(2, 2, 2, 2), nn.Conv2d(2, 1, 3)],
+    "dilated": [nn.Conv2d(1, 1, 3), nn.ConvTranspose2d(1, 1, 3, 1, 0, dilation=2), nn.ConvTranspose2d(1, 1, 2, 2)],
+    "shuffled": [nn.Conv2d(1, 8, 3, 2, 1), nn.PixelShuffle(2), nn.ConvTranspose2d(2, 1, 4, 2, 1)],
+    "there and back": [nn.Conv2d(1, 2, 3), nn.PixelUnshuffle(2), nn.Conv2d(8, 4, 3, padding=1), nn.PixelShuffle(2)],
+    "nearest": [nn.Conv2d(1, 1, 2, 2), nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.Conv2d(1, 1, 3)],
+}
+
+
+@pytest.mark.parametrize("name", ENLARGING)
+def test_enlarging_calls_sit_in_the_middle_on_average(name: str) -> None:
+    """Outputs of an enlarging call read more to this or that side; over a period of them that evens out."""
+    model, x = flatten_weights(nn.Sequential(*ENLARGING[name])), torch.rand(1, 1, 16, 16, dtype=torch.float64)
+    _, run, every = every_phase(model, x)
+    assert len(every) == len(ENLARGING[name]) + 1
+    for which, (along, across) in enumerate(every):
+        inside = untouched(run, x, which)
+        weights, rows = sensitivities(run, x, which).sum((1, 3)), inside.any(1).nonzero().flatten().tolist()
+        assert along == across
+        assert along is not None
+        period = 4 if along.scale != 1 or which > 1 else 1
+        assert len(rows) >= period
+        for first in range(rows[0], rows[-1] + 2 - period):
+            span = torch.arange(first, first + period)
+            off = (float(along.scale) * span + float(along.offset))[:, None] - torch.arange(16)
+            assert abs(float((weights[span] * off).sum() / weights[span].sum())) < NOISE, (which, first, along)
 
 
 class Branches(nn.Module):

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 import padrewrite as pr
 from analyses.oracles import Convolutions, flat_net, without_cancelling
 from padrewrite.analyses.layout import Layout, Origin, read_layout
-from padrewrite.analyses.sizes import SizeForm, Sizes, identity, mapped, reduced
+from padrewrite.analyses.size_forms import SizeForm, identity, mapped, reduced
+from padrewrite.analyses.sizes import Sizes
 from padrewrite.fuzzing.drawing import KINDS
-from padrewrite.ops.axis import Pick, Slide, Spread
+from padrewrite.ops.axis import Cut, Pick, Slide, Spread
 from padrewrite.ops.resample import Resample
 
 SIZE = sympy.Symbol("H", integer=True, positive=True)
@@ -157,7 +158,7 @@ COMPUTED: dict[str, tuple[Callable[[Tensor], Tensor], str | None]] = {
     "slice of the start": (lambda x: x[:, :, :10], "10"),
     "slice past the end": (lambda x: x[:, :, :100], None),
     "chunk": (lambda x: x.chunk(2, 2)[1], "floor(H/2)"),
-    "split": (lambda x: x.split(5, 2)[0], "5"),
+    "split": (lambda x: x.split(5, 2)[0], None),
     "rest of a split": (lambda x: x.split(5, 2)[-1], None),
     "split into sizes": (lambda x: x.split([3, x.shape[2] - 3], 2)[1], "H - 3"),
     "none of one axis": (lambda x: F.adaptive_avg_pool2d(x, (None, 4)), "H"),
@@ -178,7 +179,8 @@ COMPUTED: dict[str, tuple[Callable[[Tensor], Tensor], str | None]] = {
 
 
 COUNTED = ("chunk", "split", "rest of a split")
-"""How many pieces they make is a number to torch, so they are recorded on the real inputs; their sizes are followed."""
+"""How many pieces they make is a number to torch, so they are recorded on the real inputs; halves are followed, but the
+width of a split may be a size that became a number."""
 
 
 @pytest.mark.parametrize("name", COMPUTED)
@@ -269,6 +271,57 @@ def test_chains_of_maps(chain: list[Any]) -> None:
         for axis in chain:
             real = axis.size(real)
         assert form.at(n) == real
+
+
+cuts = st.one_of(
+    maps,
+    st.builds(Pick, st.integers(-4, 4), st.one_of(st.none(), st.integers(-4, 4)), st.integers(1, 3)),
+    st.builds(Cut, st.integers(0, 2), st.integers(3, 4)),
+    st.builds(Cut, st.integers(0, 2), width=st.integers(1, 4)),
+)
+
+
+@given(st.lists(cuts, min_size=1, max_size=5))
+def test_forms_hold_from_where_they_say(chain: list[Any]) -> None:
+    """At every size from there on that torch accepts: windows want one output or more, slices may be empty."""
+    form: SizeForm | None = identity()
+    for axis in chain:
+        form = None if form is None else mapped(axis, form)
+    if form is None:
+        return
+    assert form.since is not None
+    for n in range(form.since, form.since + 60):
+        real = n
+        for axis in chain:
+            fits = isinstance(axis, (Pick, Cut)) or (real > 0 and axis.size(real) > 0)
+            if not fits:
+                break
+            real = axis.size(real)
+        else:
+            assert form.at(n) == real, (n, form)
+
+
+def test_forms_hold_from_the_first_size_that_they_can() -> None:
+    """The size before is another one."""
+    for chain, since in (
+        ([Pick(0, 10)], 10),
+        ([Slide(3, 2, 1, 1, 1), Pick(2, -3)], 9),
+        ([Cut(0, width=5), Pick(2, 4)], 5),
+        ([Slide(2, 2), Slide(2, 2)], 1),
+    ):
+        form = identity()
+        for axis in chain:
+            found = mapped(axis, form)
+            assert found is not None
+            form = found
+        assert form.since == since
+
+
+@given(forms)
+def test_unchanged_says_where_it_is_not(form: SizeForm) -> None:
+    other = {n % form.period for n in range(100 * form.period, 101 * form.period) if form.at(n) != n}
+    assert set(form.changed) == (other if form.slope == form.period else set(range(form.period)))
+    assert form.unchanged == (not form.changed)
 
 
 @settings(max_examples=10)

@@ -9,17 +9,22 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from padrewrite.analyses.analysis import Analysis, Finding, SiteRecord
+from padrewrite.analyses.analysis import Analysis, Finding, NodeRecord, SiteRecord
 from padrewrite.analyses.border import Border
 from padrewrite.analyses.chains import Chain, Gridding
 from padrewrite.analyses.findings import CODES
 from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.size_forms import SizeForm, identity, reduced
 from padrewrite.analyses.support import Reached
 from padrewrite.ops.conv import Conv, TransposedConv
 from padrewrite.ops.window import Window
 from padrewrite.source import Source
 
 CONV = Conv(Window((3, 3), (2, 2), (1, 1), (1, 1), (1, 1)), 3, 8, 1, True, ("zeros", "zeros"))
+
+
+HALF = SizeForm(1, (0, 1))
+"""``floor((H + 1)/2)``."""
 
 
 def phase(scale: Any, offset: Any = 0) -> AxisPhase:
@@ -33,7 +38,7 @@ def record(site: str = "stem", **kwargs: Any) -> SiteRecord:
         "source": "net.py:14",
         "input_size": (32, 48),
         "output_size": (16, 24),
-        "size": ("floor((H + 1)/2)",) * 2,
+        "size": (HALF,) * 2,
         "phase": (phase(2, "1/2"), phase(2, "1/2")),
         "receptive_field": (3, 3),
         "reached_of": {0: Reached((3, 3), 9)},
@@ -46,6 +51,21 @@ def record(site: str = "stem", **kwargs: Any) -> SiteRecord:
         "macs": 82944,
     }
     return SiteRecord(site, **{**fields, **kwargs})
+
+
+def node(name: str = "head#interpolate.0", **kwargs: Any) -> NodeRecord:
+    """A tensor of the input's size 32x48; ``kwargs`` replace any field."""
+    fields: dict[str, Any] = {
+        "call": "interpolate",
+        "source": "net.py:20",
+        "shape": (1, 21, 32, 48),
+        "dims": (2, 3),
+        "inputs": ((0, 2), (0, 3)),
+        "size": (identity(),) * 2,
+        "phase": (phase(1),) * 2,
+        "receptive_field": (35, 35),
+    }
+    return NodeRecord(name, **{**fields, **kwargs})
 
 
 def unknown(site: str = "stem", **kwargs: Any) -> SiteRecord:
@@ -83,6 +103,7 @@ def make_analysis(
 
 
 _words = st.text(max_size=120) | st.text("abc.#@[]/", max_size=160)
+_forms = st.builds(reduced, st.integers(0, 10**6), st.lists(st.integers(-99, 10**6), min_size=1, max_size=9))
 _fractions = st.fractions(min_value=-9999, max_value=9999)
 _sizes = st.integers(0, 10**9)
 _borders = st.builds(Border, *[st.floats(0, 9)] * 4)
@@ -113,7 +134,7 @@ def records(draw: st.DrawFn) -> SiteRecord:
         source=draw(st.none() | _words),
         input_size=draw(st.none() | st.just(axes(_sizes))),
         output_size=draw(st.none() | st.just(axes(_sizes))),
-        size=axes(st.none() | _words),
+        size=axes(st.none() | _forms),
         phase=axes(st.none() | phases),
         receptive_field=axes(st.none() | _sizes),
         reached_of=draw(st.just({}) | st.just({0: Reached(axes(st.integers(1, 99)), 1)})),
@@ -125,6 +146,27 @@ def records(draw: st.DrawFn) -> SiteRecord:
         macs=draw(st.none() | _sizes),
     )
     return replace(known, ended=draw(st.none() | _words))
+
+
+@st.composite
+def _nodes(draw: st.DrawFn) -> NodeRecord:
+    rank = draw(st.integers(0, 3))
+
+    def axes(values: st.SearchStrategy[Any]) -> tuple[Any, ...]:
+        return tuple(draw(st.lists(values, min_size=rank, max_size=rank)))
+
+    return node(
+        draw(_words),
+        call=draw(_words),
+        source=draw(st.none() | _words),
+        shape=(1, 2, *axes(_sizes)),
+        dims=tuple(range(2, 2 + rank)),
+        inputs=axes(st.tuples(st.integers(0, 9), st.integers(0, 9))),
+        size=axes(st.none() | _forms),
+        phase=axes(st.none() | st.builds(phase, st.just(2), _fractions)),
+        receptive_field=axes(st.none() | _sizes),
+        ended=draw(st.none() | _words),
+    )
 
 
 @st.composite
@@ -157,4 +199,6 @@ def analyses(draw: st.DrawFn) -> Analysis:
         calls=draw(st.none() | _sizes),
         chains=chains,
         notes=tuple(draw(st.lists(_words, max_size=2))),
+        nodes={one.id: one for one in draw(st.lists(_nodes(), max_size=3))},
+        outputs=tuple(draw(st.lists(_nodes(), max_size=3))),
     )

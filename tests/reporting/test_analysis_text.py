@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
 from rich.cells import cell_len
 
 from padrewrite.analyses.analysis import Analysis
+from padrewrite.analyses.size_forms import SizeForm, identity
 from padrewrite.analyses.support import Reached
 from padrewrite.reporting.analysis import MODEL, NAMED, SHOWN, analysis_parts, analysis_text, runs
 from padrewrite.reporting.layout import plain_text
 from padrewrite.reporting.sites import count_text, phase_text
 
-from .analyses import analyses, chain, found, make_analysis, phase, record, unknown
+from .analyses import HALF, analyses, chain, found, make_analysis, node, phase, record, unknown
 
 BODY = [f"body.{i}" for i in range(3)]
 MIXED = make_analysis(
@@ -58,6 +61,40 @@ def test_everything_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("padrewrite.reporting.analysis.known_passes", lambda: {"partial-padding": object})
     assert analysis_text(MIXED) == EXPECTED
     assert str(MIXED) == EXPECTED
+
+
+HALF_TWICE = SizeForm(4, (0, 0, 4, 4))
+CROPPED = SizeForm(1, (-2,))
+LATER, SOMEWHERE = replace(identity(), since=9), replace(identity(), since=None)
+NOT_KNOWN = "1x21x32x48: its size for other inputs is not known"
+OUTPUTS = [
+    ({}, "1x21x32x48: as large as the input for every input size"),
+    ({"size": (identity(), LATER)}, "1x21x32x48: as large as the input for every input size from 9 on"),
+    ({"size": (SOMEWHERE, LATER)}, "1x21x32x48: as large as the input for all but small input sizes"),
+    ({"size": (HALF, HALF)}, "1x21x32x48: floor((H + 1)/2) along each axis"),
+    (
+        {"size": (HALF_TWICE,) * 2},
+        "1x21x32x48: 4*floor((H + 2)/4) along each axis; unchanged only if H mod 4 = 0",
+    ),
+    ({"size": (HALF_TWICE, CROPPED)}, "1x21x32x48: 4*floor((H + 2)/4) x (W - 2); unchanged only if H mod 4 = 0"),
+    ({"size": (CROPPED, None)}, NOT_KNOWN),
+    ({"ended": "flip reverses dimension 2"}, NOT_KNOWN),
+    ({"shape": (1, 2, 9), "dims": (2,), "size": (CROPPED,)}, "1x2x9: H - 2"),
+]
+
+
+@pytest.mark.parametrize(("fields", "line"), OUTPUTS)
+def test_a_line_tells_of_the_outputs_size(fields: dict[str, Any], line: str) -> None:
+    lines = analysis_text(make_analysis(outputs=(node(**fields),))).splitlines()
+    assert lines[3] == f"output     {line}"
+    assert lines[4] == "-" * 100
+
+
+def test_of_outputs_without_positions_nothing_is_said() -> None:
+    flat = node(shape=(1, 1000), dims=(), inputs=(), size=(), phase=(), receptive_field=())
+    assert "output  " not in analysis_text(make_analysis(outputs=(flat,))).replace("output stride", "")
+    both = analysis_text(make_analysis(outputs=(flat, node(), node(shape=(1, 4)), node())))
+    assert "1x21x32x48: as large as the input for every input size (and 2 more outputs)" in both
 
 
 def test_no_findings_is_said_plainly() -> None:

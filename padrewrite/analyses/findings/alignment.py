@@ -15,7 +15,7 @@ from padrewrite.analyses.findings.codes import axes_text, dims_text, finding, ma
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase
 from padrewrite.analyses.scene import Scene, place
-from padrewrite.analyses.sizes import FAR, MOST_RESIDUES, SizeForm
+from padrewrite.analyses.size_forms import FAR, MOST_RESIDUES, SizeForm
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.axis import Shift, Slide
 from padrewrite.ops.conv import Conv, TransposedConv
