@@ -89,6 +89,7 @@ class NodeRecord:
     def unchanged(self) -> bool | None:
         """Whether it is as large as the input for every input size, along each of ``dims``. A proof, not a sample.
 
+        It is about sizes at which the forward takes the recorded path: if it branches on sizes, others are not meant.
         None: it has no positions, some were lost, or a size is not known. ``size[axis]`` says where it is not
         (``changed``) and from which size on that holds (``since``).
         """

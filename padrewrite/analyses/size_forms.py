@@ -60,7 +60,10 @@ class SizeForm:
 
     @property
     def unchanged(self) -> bool:
-        """Whether it is the input's own size, for every input size from ``since`` on. A decision, as ``same_as``."""
+        """Whether it is the input's own size, for every input size from ``since`` on that takes the recorded path.
+
+        A decision, as ``same_as``.
+        """
         return self.same_as(identity())
 
     @property

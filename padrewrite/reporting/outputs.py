@@ -20,7 +20,7 @@ def outputs_text(outputs: Sequence[NodeRecord]) -> str | None:
         return None
     first, more = placed[0], len(placed) - 1
     text = f"{'x'.join(map(str, first.shape))}: {_size(first)}"
-    return text + (f" (and {more} more output{'s' * (more > 1)})" if more else "")
+    return text + (f"; {more} more output{'s' * (more > 1)}" if more else "")
 
 
 def _size(record: NodeRecord) -> str:
@@ -28,7 +28,7 @@ def _size(record: NodeRecord) -> str:
     if len(forms) < len(record.size) or record.ended is not None:
         return "its size for other inputs is not known"
     if record.unchanged:
-        return f"as large as the input for {_sizes(forms)}"
+        return f"as large as the input for {_sizes(forms)} (recorded path)"
     if len(forms) > 1 and all(form.same_as(forms[0]) for form in forms):
         return f"{forms[0]} along each axis{_where(forms[0], 'H')}"
     symbols = _SYMBOLS.get(len(forms), ("H",) * len(forms))
@@ -45,7 +45,7 @@ def _sizes(forms: Sequence[SizeForm]) -> str:
     starts = [form.since for form in forms if form.since is not None]
     if len(starts) < len(forms):
         return "all but small input sizes"
-    return "every input size" if max(starts) <= SMALLEST else f"every input size from {max(starts)} on"
+    return "every input size" if max(starts) <= SMALLEST else f"every input size of at least {max(starts)}"
 
 
 def _where(form: SizeForm, symbol: str) -> str:

@@ -68,9 +68,15 @@ CROPPED = SizeForm(1, (-2,))
 LATER, SOMEWHERE = replace(identity(), since=9), replace(identity(), since=None)
 NOT_KNOWN = "1x21x32x48: its size for other inputs is not known"
 OUTPUTS = [
-    ({}, "1x21x32x48: as large as the input for every input size"),
-    ({"size": (identity(), LATER)}, "1x21x32x48: as large as the input for every input size from 9 on"),
-    ({"size": (SOMEWHERE, LATER)}, "1x21x32x48: as large as the input for all but small input sizes"),
+    ({}, "1x21x32x48: as large as the input for every input size (recorded path)"),
+    (
+        {"size": (identity(), LATER)},
+        "1x21x32x48: as large as the input for every input size of at least 9 (recorded path)",
+    ),
+    (
+        {"size": (SOMEWHERE, LATER)},
+        "1x21x32x48: as large as the input for all but small input sizes (recorded path)",
+    ),
     ({"size": (HALF, HALF)}, "1x21x32x48: floor((H + 1)/2) along each axis"),
     (
         {"size": (HALF_TWICE,) * 2},
@@ -94,7 +100,7 @@ def test_of_outputs_without_positions_nothing_is_said() -> None:
     flat = node(shape=(1, 1000), dims=(), inputs=(), size=(), phase=(), receptive_field=())
     assert "output  " not in analysis_text(make_analysis(outputs=(flat,))).replace("output stride", "")
     both = analysis_text(make_analysis(outputs=(flat, node(), node(shape=(1, 4)), node())))
-    assert "1x21x32x48: as large as the input for every input size (and 2 more outputs)" in both
+    assert "1x21x32x48: as large as the input for every input size (recorded path); 2 more outputs" in both
 
 
 def test_no_findings_is_said_plainly() -> None:
