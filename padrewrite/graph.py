@@ -135,6 +135,8 @@ class Graph:
     pools: Mapping[str, PoolSite] = field(default_factory=dict)
     """Every max and average pool call by its id; passes may rewrite these too."""
     pool_nodes: Mapping[str, fx.Node] = field(default_factory=dict)
+    conditions: tuple[Any, ...] = ()
+    """At which input sizes a symbolic recording holds, where the forward branches on them: in sympy, all must hold."""
 
     @classmethod
     def from_nodes(

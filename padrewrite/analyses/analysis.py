@@ -89,7 +89,7 @@ class NodeRecord:
     def unchanged(self) -> bool | None:
         """Whether it is as large as the input for every input size, along each of ``dims``. A proof, not a sample.
 
-        It is about sizes at which the forward takes the recorded path: if it branches on sizes, others are not meant.
+        It is about sizes at which the forward takes the recorded path: those of ``Analysis.conditions``.
         None: it has no positions, some were lost, or a size is not known. ``size[axis]`` says where it is not
         (``changed``) and from which size on that holds (``since``).
         """
@@ -137,6 +137,9 @@ class Analysis:
     """Every tensor that has positions, inputs too, in execution order; those of convolutions have their site ids."""
     outputs: tuple[NodeRecord, ...] = ()
     """The model's output tensors, each once; those without positions have no ``dims``."""
+    conditions: tuple[str, ...] | None = None
+    """What the forward's own code asked about its inputs' sizes, as it was answered, where answers can differ:
+    ``"input_0_size_2 % 2 == 0"``. What is said of other sizes holds where all are true. None if it is not known."""
 
     @property
     def parameters(self) -> int:

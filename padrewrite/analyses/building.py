@@ -5,10 +5,12 @@ from __future__ import annotations
 from padrewrite.analyses.analysis import Analysis, SiteRecord
 from padrewrite.analyses.costs import parameters_of
 from padrewrite.analyses.findings import find
+from padrewrite.analyses.findings.branching import path_note
 from padrewrite.analyses.nodes import node_records
 from padrewrite.analyses.scene import Scene
 from padrewrite.analyses.support import Reached, Term, reached
 from padrewrite.graph import Graph, Site
+from padrewrite.ops.sizes import print_size
 from padrewrite.ops.step import shape_of
 
 
@@ -20,7 +22,11 @@ def build(graph: Graph, model: str, inputs: str | None) -> Analysis:
     chains = () if scene is None else scene.chains
     calls = None if scene is None else len(graph.rows)
     nodes, outputs = ({}, ()) if scene is None else node_records(scene)
-    return Analysis(model, graph.how, inputs, calls, sites, chains, find(graph, scene), graph.notes, nodes, outputs)
+    notes = (*graph.notes, *filter(None, [None if scene is None else path_note(scene)]))
+    conditions = tuple(map(print_size, graph.conditions)) if graph.how == "symbolic" else None
+    return Analysis(
+        model, graph.how, inputs, calls, sites, chains, find(graph, scene), notes, nodes, outputs, conditions
+    )
 
 
 def _windows_only(site: Site) -> SiteRecord:

@@ -35,6 +35,7 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "findings": [encode(finding) for finding in analysis.findings],
         "chains": [encode(chain) for chain in analysis.chains],
         "sites": {site: site_json(record) for site, record in analysis.sites.items()},
+        "conditions": encode(analysis.conditions),
         "nodes": {name: node_json(record) for name, record in analysis.nodes.items()},
         "outputs": [{"id": record.id, **node_json(record)} for record in analysis.outputs],
         "notes": list(analysis.notes),

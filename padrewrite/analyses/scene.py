@@ -12,6 +12,7 @@ from padrewrite.analyses.border import Borders, Clean
 from padrewrite.analyses.chains import Chain, find_chains
 from padrewrite.analyses.fields import Fields, SharedFields
 from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
+from padrewrite.analyses.paths import Paths
 from padrewrite.analyses.phases import Phases
 from padrewrite.analyses.sizes import Sizes
 from padrewrite.analyses.support import Supports
@@ -54,6 +55,10 @@ class Scene:
     @cached_property
     def sizes(self) -> Sizes:
         return Sizes(self.layout)
+
+    @cached_property
+    def paths(self) -> Paths:
+        return Paths(self.graph.conditions)
 
     @cached_property
     def tracked(self) -> tuple[Origin, ...]:

@@ -178,14 +178,11 @@ def of_expression(expression: Any, name: str) -> SizeForm | None:
     """The form of a recorded size; None if it depends on more than the one size ``name`` or grows irregularly."""
     if {str(s) for s in expression.free_symbols} != {name}:
         return None
-    parts = list(sympy.preorder_traversal(expression))
-    if any(part.is_Float for part in parts):
-        return None  # rounding of floats follows no period
+    period = period_of(expression)
+    if period is None:
+        return None
+    parts = sympy.preorder_traversal(expression)
     regular = all(part.is_Symbol or part.is_Integer or type(part).__name__ in _REGULAR for part in parts)
-    period = 1
-    for part in parts:
-        if any(word in type(part).__name__ for word in ("Div", "Mod")):
-            period *= next((int(str(a)) for a in part.args[1:] if a.is_Integer), 1)
 
     @cache
     def size(n: int) -> int:
@@ -199,6 +196,24 @@ def of_expression(expression: Any, name: str) -> SizeForm | None:
         if len(slopes) == 1:
             return _read_off(size, longer, slopes.pop(), SMALLEST if regular else None)
     return None
+
+
+def least_period(period: int, residues: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """The same numbers by the least period: 0 and 2 modulo 4 are 0 modulo 2."""
+    good = set(residues)
+    least = next(m for m in range(1, period + 1) if period % m == 0 and all((r + m) % period in good for r in good))
+    return least, tuple(sorted({r % least for r in good}))
+
+
+def period_of(expression: Any) -> int | None:
+    """A number of steps after which every quotient and remainder in it is back; None if it rounds floats."""
+    period = 1
+    for part in sympy.preorder_traversal(expression):
+        if getattr(part, "is_Float", False):
+            return None
+        if any(word in type(part).__name__ for word in ("Div", "Mod")):
+            period *= next((int(str(a)) for a in part.args[1:] if a.is_Integer), 1)
+    return period
 
 
 _REGULAR = ("Add", "Mul", "FloorDiv", "CleanDiv", "Mod", "PythonMod")

@@ -34,7 +34,7 @@ from padrewrite.ops.sizes import evaluate_size, print_size, size_name
 from padrewrite.recording.births import Births, storage_of
 from padrewrite.recording.execute import autocast_state
 from padrewrite.recording.inputs import Inputs
-from padrewrite.recording.symbolic import stand_in
+from padrewrite.recording.symbolic import Sizes, stand_in
 from padrewrite.recording.tensors import tensors_in
 from padrewrite.source import Source, first_outside
 
@@ -61,13 +61,20 @@ class _ModuleCall:
 class Recorder(TorchFunctionMode):
     """Builds ``graph`` while it is active. One use; see ``trace.py`` for who drives it."""
 
-    def __init__(self, names: dict[int, str], births: Births | None, symbols: dict[Any, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        names: dict[int, str],
+        births: Births | None,
+        symbols: dict[Any, tuple[int, int]],
+        sizes: Sizes | None = None,
+    ) -> None:
         super().__init__()
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
         self._names = names
         self._births = births
         self._symbols = symbols
+        self._sizes = sizes
         self._inputs: list[fx.Node] = []
         self._node_of: dict[int, fx.Node] = {}
         self._names_of: dict[Any, Any] = {}
@@ -108,6 +115,11 @@ class Recorder(TorchFunctionMode):
         """Runs the model. What calls this is not the model's, and named as the source of nothing."""
         return model(*inputs.args, **inputs.kwargs)
 
+    def conditions(self) -> tuple[Any, ...]:
+        """At which input sizes the forward takes the path that was recorded: all of these must hold."""
+        asked = () if self._sizes is None else self._sizes.conditions
+        return tuple(dict.fromkeys(map(self._renamed, asked)))
+
     def _enter(self, fqn: str) -> Any:
         def hook(module: nn.Module, args: Any) -> None:
             call = self._calls.get(fqn, -1) + 1
@@ -122,7 +134,15 @@ class Recorder(TorchFunctionMode):
             self._stack.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        if self._sizes is None:
+            return self._record(func, args, kwargs or {})
+        self._sizes.in_torch = True
+        try:
+            return self._record(func, args, kwargs or {})
+        finally:
+            self._sizes.in_torch = False
+
+    def _record(self, func: Any, args: Any, kwargs: Any) -> Any:
         operands = (args, kwargs)
         before = self._prepare(func, operands)
         result = (stand_in(func, args, kwargs) if self._symbols else func)(*args, **kwargs)

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sympy import Number
+from sympy import Not, Number
+from sympy.logic.boolalg import BooleanAtom
 from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from padrewrite.ops.conv import convolve, is_conv, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
@@ -26,13 +29,27 @@ class Sizes(ShapeEnv):
         super().__init__(duck_shape=False)
         self.fixed: str | None = None
         """The first such size and its number; None if the recording holds for all sizes."""
+        self.in_torch = False
+        """Whether a call of torch is running. What it asks about sizes concerns how it computes, not what."""
+        self._answers: dict[Any, None] = {}
 
     def evaluate_expr(self, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
         value = super().evaluate_expr(orig_expr, *args, **kwargs)
-        is_number = isinstance(value, (Number, int, float)) and not isinstance(value, bool)
-        if self.fixed is None and is_number and orig_expr.free_symbols:
+        if isinstance(value, (BooleanAtom, bool)):
+            if not self.in_torch:
+                self._answers[orig_expr if value else Not(orig_expr)] = None
+        elif self.fixed is None and isinstance(value, (Number, int, float)) and orig_expr.free_symbols:
             self.fixed = f"it used the size {orig_expr} as the number {value}"
         return value
+
+    @property
+    def conditions(self) -> list[Any]:
+        """What the model's own code asked about sizes, as answered, unless it is so for all sizes."""
+        return [answer for answer in self._answers if answer.free_symbols and not self._always(answer)]
+
+    def _always(self, answer: Any) -> bool:
+        ranges = tuple((symbol, ValueRanges(2, int_oo)) for symbol in answer.free_symbols)
+        return self._maybe_evaluate_static(answer, axioms=(), var_to_range=ranges) is not None  # pyright: ignore
 
     def fake_mode(self, model: nn.Module) -> FakeTensorMode:
         """Tensors without values. With symbols, remembering a call costs as much as the call: it must come again."""

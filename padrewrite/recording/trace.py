@@ -86,7 +86,7 @@ def _follow_symbolic(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | Non
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 symbols.setdefault(size.node.expr, (index, dim))
     with preserved(model), mode, enable_python_dispatcher(), _silent("torch._subclasses.fake_tensor"):
-        graph = _run(model, fakes, None, symbols, "symbolic")
+        graph = _run(model, fakes, None, symbols, env)
     return graph, env.fixed or _settled(model, inputs, env, symbols)
 
 
@@ -137,7 +137,7 @@ def _silent(name: str) -> Iterator[None]:
 
 def _follow_real(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | None]:
     with preserved(model), Births() as births:
-        graph = _run(model, inputs.fresh(), births, {}, "real inputs")
+        graph = _run(model, inputs.fresh(), births, {}, None)
     return graph, None
 
 
@@ -145,17 +145,19 @@ _HOW: dict[Any, str] = {_follow_symbolic: "on symbolic sizes", _follow_real: "on
 
 
 def _run(
-    model: nn.Module, inputs: Inputs, births: Births | None, symbols: dict[Any, tuple[int, int]], how: str
+    model: nn.Module, inputs: Inputs, births: Births | None, symbols: dict[Any, tuple[int, int]], sizes: Sizes | None
 ) -> Graph:
     names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
-    recorder = Recorder(names, births, symbols)
+    recorder = Recorder(names, births, symbols, sizes)
     recorder.add_inputs(inputs)
     with recorder.following(model), recorder, _quiet():
         output = recorder.call(model, inputs)
     recorder.finish(output)
     if symbols and any(isinstance(t, torch._subclasses.FakeTensor) for t in recorder.constants.values()):
         raise RecordError("a tensor was made by calls that torch does not show")
-    return Graph.from_nodes(recorder.graph, how, recorder.constants, reads_values=recorder.reads_values)
+    how = "real inputs" if sizes is None else "symbolic"
+    graph = Graph.from_nodes(recorder.graph, how, recorder.constants, reads_values=recorder.reads_values)
+    return replace(graph, conditions=recorder.conditions())
 
 
 class _Watched(TorchFunctionMode):

@@ -45,7 +45,7 @@ def analysis_parts(analysis: Analysis, width: int = WIDTH, full: bool = False) -
     whole = totals(analysis)
     yield Text(_heading(analysis), style="bold", overflow="fold")
     yield _totals(analysis, whole, width)
-    outputs = outputs_text(analysis.outputs)
+    outputs = outputs_text(analysis)
     if outputs is not None:
         yield grid([("output".ljust(_LABEL), outputs)], width, least=(0, 20), fold=(1,))
     yield Text("-" * width, style="dim")

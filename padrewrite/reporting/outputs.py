@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from padrewrite.analyses.analysis import NodeRecord
+from padrewrite.analyses.analysis import Analysis, NodeRecord
 from padrewrite.analyses.size_forms import SMALLEST, SizeForm
 
 _SYMBOLS = {2: ("H", "W"), 3: ("D", "H", "W")}
@@ -13,22 +13,23 @@ _RESIDUES = 6
 """Residues that are listed."""
 
 
-def outputs_text(outputs: Sequence[NodeRecord]) -> str | None:
+def outputs_text(analysis: Analysis) -> str | None:
     """About the first output that has positions, and how many more there are; None if there is none."""
-    placed = [record for record in outputs if record.dims]
+    placed = [record for record in analysis.outputs if record.dims]
     if not placed:
         return None
     first, more = placed[0], len(placed) - 1
-    text = f"{'x'.join(map(str, first.shape))}: {_size(first)}"
+    path = "" if analysis.conditions == () else " on the recorded path"
+    text = f"{'x'.join(map(str, first.shape))}: {_size(first, path)}"
     return text + (f"; {more} more output{'s' * (more > 1)}" if more else "")
 
 
-def _size(record: NodeRecord) -> str:
+def _size(record: NodeRecord, path: str) -> str:
     forms = [form for form in record.size if form is not None]
     if len(forms) < len(record.size) or record.ended is not None:
         return "its size for other inputs is not known"
     if record.unchanged:
-        return f"as large as the input for {_sizes(forms)} (recorded path)"
+        return f"as large as the input for {_sizes(forms)}{path}"
     if len(forms) > 1 and all(form.same_as(forms[0]) for form in forms):
         return f"{forms[0]} along each axis{_where(forms[0], 'H')}"
     symbols = _SYMBOLS.get(len(forms), ("H",) * len(forms))

@@ -68,14 +68,14 @@ CROPPED = SizeForm(1, (-2,))
 LATER, SOMEWHERE = replace(identity(), since=9), replace(identity(), since=None)
 NOT_KNOWN = "1x21x32x48: its size for other inputs is not known"
 OUTPUTS = [
-    ({}, "1x21x32x48: as large as the input for every input size (recorded path)"),
+    ({}, "1x21x32x48: as large as the input for every input size on the recorded path"),
     (
         {"size": (identity(), LATER)},
-        "1x21x32x48: as large as the input for every input size of at least 9 (recorded path)",
+        "1x21x32x48: as large as the input for every input size of at least 9 on the recorded path",
     ),
     (
         {"size": (SOMEWHERE, LATER)},
-        "1x21x32x48: as large as the input for all but small input sizes (recorded path)",
+        "1x21x32x48: as large as the input for all but small input sizes on the recorded path",
     ),
     ({"size": (HALF, HALF)}, "1x21x32x48: floor((H + 1)/2) along each axis"),
     (
@@ -99,8 +99,8 @@ def test_a_line_tells_of_the_outputs_size(fields: dict[str, Any], line: str) -> 
 def test_of_outputs_without_positions_nothing_is_said() -> None:
     flat = node(shape=(1, 1000), dims=(), inputs=(), size=(), phase=(), receptive_field=())
     assert "output  " not in analysis_text(make_analysis(outputs=(flat,))).replace("output stride", "")
-    both = analysis_text(make_analysis(outputs=(flat, node(), node(shape=(1, 4)), node())))
-    assert "1x21x32x48: as large as the input for every input size (recorded path); 2 more outputs" in both
+    both = analysis_text(make_analysis(outputs=(flat, node(), node(shape=(1, 4)), node()), conditions=()))
+    assert "1x21x32x48: as large as the input for every input size; 2 more outputs" in both
 
 
 def test_no_findings_is_said_plainly() -> None:

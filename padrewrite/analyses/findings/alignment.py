@@ -11,11 +11,11 @@ import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding
 from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, shift
-from padrewrite.analyses.findings.codes import axes_text, dims_text, finding, many, names
+from padrewrite.analyses.findings.codes import axes_text, dims_text, finding, many, modulo_text, names
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase
 from padrewrite.analyses.scene import Scene, place
-from padrewrite.analyses.size_forms import FAR, MOST_RESIDUES, SizeForm
+from padrewrite.analyses.size_forms import FAR, MOST_RESIDUES, SizeForm, least_period
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.axis import Shift, Slide
 from padrewrite.ops.conv import Conv, TransposedConv
@@ -180,7 +180,7 @@ class _EvenSizes:
         if not self.nearest:
             return "no size near avoids it"
         text = f"none would at {' or '.join(map(str, self.nearest))}"
-        return f"{text}, nor at any size that is {_modulo(self.residues, self.period)}" if self.residues else text
+        return f"{text}, nor at any size that is {modulo_text(self.residues, self.period)}" if self.residues else text
 
 
 def _even_sizes(
@@ -192,28 +192,30 @@ def _even_sizes(
         return None
     size = _input_size(scene, axis)
     needs = [(a, b) for node, d, a, b in scene.sizes.requirements if scene.layout.axes[node][d] == axis]
-    period = lcm(*(form.period * window.stride for window, form in known), *(lcm(a.period, b.period) for a, b in needs))
+    on_path, taken = scene.paths.residues(axis)
+    periods = [form.period * window.stride for window, form in known], [lcm(a.period, b.period) for a, b in needs]
+    period = lcm(*periods[0], *periods[1], on_path)
 
     def fits(other: int) -> bool:
         sizes = [(window, form.at(other)) for window, form in known]
-        runs = all(n > 0 and window.size(n) > 0 for window, n in sizes)
+        runs = other % on_path in taken and all(n > 0 and window.size(n) > 0 for window, n in sizes)
         runs = runs and all(a.at(other) == b.at(other) for a, b in needs)
         return runs and not any(_is_uneven(window, n) for window, n in sizes)
 
     near = min(period, MOST_RESIDUES)
     below = next((n for n in range(size - 1, max(0, size - near - 1), -1) if fits(n)), None)
     above = next((n for n in range(size + 1, size + near + 1) if fits(n)), None)
-    nearest = tuple(n for n in (below, above) if n is not None)
+    nearest = tuple(n for n in (below, above) if n is not None and scene.paths.takes(axis, n))
+    if not nearest and scene.paths.conditions:
+        return None
     if period > MOST_RESIDUES:
         return _EvenSizes(nearest, period, None)
     far = FAR * period
-    good = {r for r in range(period) if fits(far + r)}
-    least = next(m for m in range(1, period + 1) if period % m == 0 and all((r + m) % period in good for r in good))
-    return _EvenSizes(nearest, least, tuple(sorted({r % least for r in good})))
+    return _EvenSizes(nearest, *least_period(period, [r for r in range(period) if fits(far + r)]))
 
 
 def size_requirements(scene: Scene) -> Iterator[Finding]:
-    """Merges whose operands have equal sizes for some input sizes only."""
+    """Merges whose operands have equal sizes for some input sizes only, of those that take the recorded path."""
     by_axis: dict[Origin, list[tuple[fx.Node, SizeForm, SizeForm]]] = {}
     for node, d, a, b in scene.sizes.requirements:
         axis = scene.layout.axes[node][d]
@@ -221,11 +223,14 @@ def size_requirements(scene: Scene) -> Iterator[Finding]:
             by_axis.setdefault(axis, []).append((node, a, b))
     alike: dict[tuple[int, tuple[int, ...], tuple[str, ...]], list[Origin]] = {}
     for axis, needs in by_axis.items():
-        period = lcm(*(lcm(a.period, b.period) for _, a, b in needs))
+        on_path, taken = scene.paths.residues(axis)
+        period = lcm(on_path, *(lcm(a.period, b.period) for _, a, b in needs))
         if period <= MOST_RESIDUES:
-            bad = {r for _, a, b in needs for r in range(period) if r % lcm(a.period, b.period) in a.unequal(b)}
+            asked = [r for r in range(period) if r % on_path in taken]
+            bad = {r for _, a, b in needs for r in asked if r % lcm(a.period, b.period) in a.unequal(b)}
             sites = tuple(dict.fromkeys(place(node, scene) for node, _, _ in needs))
-            alike.setdefault((period, tuple(r for r in range(period) if r not in bad), sites), []).append(axis)
+            if bad:
+                alike.setdefault((period, tuple(r for r in asked if r not in bad), sites), []).append(axis)
     for (period, good, sites), axes in alike.items():
         what = f"needs {_residues(good, period)}" if good else "can only be the recorded one"
         message = f"the size along {dims_text(axes)} {what}, for {names(sites)} to join equal sizes"
@@ -234,9 +239,4 @@ def size_requirements(scene: Scene) -> Iterator[Finding]:
 
 
 def _residues(good: Sequence[int], period: int) -> str:
-    return f"to be a multiple of {period}" if list(good) == [0] else f"to be {_modulo(good, period)}"
-
-
-def _modulo(good: Sequence[int], period: int) -> str:
-    shown = ", ".join(map(str, good[:6])) + (", ..." if len(good) > 6 else "")
-    return f"{shown} modulo {period}"
+    return f"to be a multiple of {period}" if list(good) == [0] else f"to be {modulo_text(good, period)}"

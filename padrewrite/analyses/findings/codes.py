@@ -53,6 +53,12 @@ def axes_text(axes: list[int] | tuple[int, ...], rank: int) -> str:
     return f" along axis {', '.join(map(str, axes))}"
 
 
+def modulo_text(residues: Sequence[int], period: int) -> str:
+    """``0, 1 modulo 8``."""
+    shown = ", ".join(map(str, residues[:6])) + (", ..." if len(residues) > 6 else "")
+    return f"{shown} modulo {period}"
+
+
 def dims_text(axes: Sequence[Origin]) -> str:
     """``input dimensions 2 and 3``."""
     one = len({axis.input for axis in axes}) == 1 and axes[0].input == 0

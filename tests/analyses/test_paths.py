@@ -1,0 +1,147 @@
+"""Forwards that branch on sizes: what is said of other sizes is said of those that take the recorded path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import padrewrite as pr
+from padrewrite.analyses.layout import Origin
+from padrewrite.analyses.paths import Paths
+
+Path = list[object]
+
+
+class Net(nn.Module):
+    """``body(layer, x, path)`` appends each choice that it makes to ``path``."""
+
+    def __init__(self, body: Callable[[nn.Conv2d, Tensor, Path], Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+        self.body = body
+        self.path: Path = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.path = []
+        return self.body(self.conv, x, self.path)
+
+    def choices(self, width: int) -> Path | None:
+        """What it chooses at a width; None if it does not run."""
+        with torch.no_grad():
+            try:
+                self(torch.zeros(1, 1, 24, width))
+            except RuntimeError:
+                return None
+        return self.path
+
+
+def chosen(path: Path, answer: object) -> bool:
+    path.append(bool(answer))
+    return bool(answer)
+
+
+def evens(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    return conv(F.pad(x, (0, 1)) if chosen(path, x.shape[-1] % 2) else x)
+
+
+def bounds(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    x = conv(x)
+    return x + 1 if chosen(path, x.shape[-1] > 40) or chosen(path, x.shape[-1] < 17) else x
+
+
+def both(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    return bounds(conv, evens(conv, x, path), path)
+
+
+def halves(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    small = F.max_pool2d(conv(x), 2)
+    return small if chosen(path, small.shape[-1] % 3 == 1) else conv(small)
+
+
+def fitted(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    """A decoder that pads what came out smaller than its skip."""
+    up = F.interpolate(F.max_pool2d(conv(x), 4), scale_factor=4.0)
+    missing = x.shape[-1] - up.shape[-1]
+    return x + (F.pad(up, (0, missing)) if chosen(path, missing != 0) else up)
+
+
+def straight(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    """It asks what is so at every size."""
+    return conv(x) if chosen(path, x.shape[-1] >= 1) else x
+
+
+BODIES = [evens, bounds, both, halves, fitted, straight]
+
+
+@pytest.mark.parametrize("width", [24, 27])
+@pytest.mark.parametrize("body", BODIES)
+def test_conditions_hold_where_the_forward_chooses_alike(body: Callable[..., Tensor], width: int) -> None:
+    model = Net(body).eval()
+    graph = pr.record(model, example_inputs=torch.zeros(1, 1, 24, width))
+    assert graph.how == "symbolic"
+    paths, recorded = Paths(graph.conditions), model.choices(width)
+    sizes = range(4, 150)
+    assert [paths.takes(Origin(0, 3), n) for n in sizes] == [model.choices(n) == recorded for n in sizes]
+    assert paths.takes(Origin(0, 2), 5), "nothing was asked about the height"
+    period, residues = paths.residues(Origin(0, 3))
+    assert all(n % period in residues for n in sizes if model.choices(n) == recorded)
+    assert bool(paths.others()) == (body in (bounds, both))
+
+
+def test_which_answers_are_told() -> None:
+    x = torch.zeros(1, 1, 24, 24)
+    assert pr.analyze(Net(straight).eval(), example_inputs=x).conditions == ()
+    found = pr.analyze(Net(both).eval(), example_inputs=x)
+    assert found.conditions is not None
+    assert [eval(text, {"input_0_size_3": 24}) for text in found.conditions] == [True] * 3
+    words = "holds for multiples of 2 along input dimension 3; input_0_size_3 <= 40; input_0_size_3 >= 17"
+    assert any(note.endswith(words) for note in found.notes)
+    assert "as large as the input for every input size on the recorded path" in str(found)
+    assert "path" not in str(pr.analyze(nn.Conv2d(1, 1, 3, padding=1).eval(), example_inputs=x))
+
+
+def test_questions_of_torch_are_none_of_the_forwards() -> None:
+    layers = [nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(3)]
+    model = nn.Sequential(*layers, nn.Upsample(scale_factor=1.5, mode="bilinear")).eval()
+    assert pr.record(model, example_inputs=torch.zeros(1, 4, 33, 40)).conditions == ()
+
+
+def requirement(model: nn.Module, width: int) -> list[str]:
+    found = pr.analyze(model, example_inputs=torch.zeros(1, 1, 24, width))
+    return [f.message for f in found.of("size-requirement")]
+
+
+def test_sizes_that_the_forward_makes_fit_are_no_requirement() -> None:
+    """It runs at every width, on two paths; nothing makes the height fit."""
+    model = Net(fitted).eval()
+    assert all(model.choices(n) is not None for n in range(4, 60))
+    height = "the size along input dimension 2 needs to be a multiple of 4, for (root)#add to join equal sizes"
+    assert requirement(model, 24) == requirement(model, 27) == [height]
+
+
+def test_a_requirement_on_the_path_stays() -> None:
+    def body(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+        x = evens(conv, x, path)
+        return x + F.interpolate(F.max_pool2d(x, 4), scale_factor=4.0)
+
+    model = Net(body).eval()
+    (message,) = requirement(model, 24)
+    assert "along input dimensions 2 and 3 needs to be a multiple of 4" in message
+    runs = [n for n in range(8, 60) if n % 2 == 0 and model.choices(n) is not None]
+    assert runs == [n for n in range(8, 60) if n % 4 == 0]
+
+
+def test_even_sizes_are_looked_for_on_the_path() -> None:
+    """A stride of 2 over 24 padded pixels pads unevenly; the odd sizes at which it would not take another path."""
+
+    def body(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+        return F.conv2d(F.pad(x, (0, 1)) if chosen(path, x.shape[-1] % 2) else x, conv.weight, stride=2, padding=1)
+
+    found = pr.analyze(Net(body).eval(), example_inputs=torch.zeros(1, 1, 25, 24)).of("uneven-padding")
+    assert [f.message for f in found] == ["at size 24 along input dimension 3, 1 strided window pads unevenly"]
+    plain = pr.analyze(nn.Conv2d(1, 1, 3, stride=2, padding=1), example_inputs=torch.zeros(1, 1, 25, 24))
+    assert "none would at 23 or 25" in plain.of("uneven-padding")[0].message
