@@ -30,9 +30,15 @@ class Paths:
             return 1, (0,)
         return least_period(period, [r for r in range(period) if all(r % p in good for p, good in regular)])
 
+    def bounds(self, axis: Origin) -> tuple[int, int | None] | None:
+        """The least and the greatest size that may take it, None for no greatest; residues left out. None: all may."""
+        found = [bounds for bounds in map(_bounds, self._about(axis)) if bounds is not None]
+        most = [greatest for _, greatest in found if greatest is not None]
+        return (max(least for least, _ in found), min(most) if most else None) if found else None
+
     def others(self) -> list[str]:
-        """The conditions that are not about residues of one size, as expressions."""
-        return [print_size(c) for c in self.conditions if len(c.free_symbols) > 1 or _residues(c) is None]
+        """The conditions that are neither residues nor bounds of one size, as expressions."""
+        return [print_size(c) for c in self.conditions if len(c.free_symbols) > 1 or not (_residues(c) or _bounds(c))]
 
     def _about(self, axis: Origin) -> list[Any]:
         name = size_name(axis.input, axis.dim)
@@ -51,5 +57,26 @@ def _residues(condition: Any) -> tuple[int, tuple[int, ...]] | None:
     if period is None or period > MOST_RESIDUES:
         return None
     good = tuple(r for r in range(period) if _holds(condition, r + FAR * period))
-    some = [*range(SMALLEST, SMALLEST + max(FAR, 2 * period)), *range(64 * FAR * period, (64 * FAR + 1) * period)]
+    some = [*range(SMALLEST, SMALLEST + max(FAR, 2 * period)), *range(ENDLESS * period, (ENDLESS + 1) * period)]
     return (period, good) if all(_holds(condition, n) == (n % period in good) for n in some) else None
+
+
+@lru_cache(maxsize=4096)
+def _bounds(condition: Any) -> tuple[int, int | None] | None:
+    """(least, greatest) of the sizes at which a condition on one size holds, all between included; None if there are
+    none such, or none found."""
+    period = period_of(condition)
+    if period is None or period > MOST_RESIDUES or _residues(condition) is not None:
+        return None
+    far = {_holds(condition, n) for n in range(ENDLESS * period, (ENDLESS + 1) * period)}
+    good = [n for n in range(SMALLEST, LARGEST) if _holds(condition, n)]
+    if len(far) > 1 or not good or good != list(range(good[0], good[-1] + 1)):
+        return None
+    endless = far == {True}
+    return (good[0], None if endless else good[-1]) if endless == (good[-1] == LARGEST - 1) else None
+
+
+LARGEST = 4096
+"""Sizes up to which bounds are looked for."""
+ENDLESS = 10**6
+"""Periods to go up to see whether there is a bound at all."""

@@ -69,12 +69,16 @@ def fitted(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
     return x + (F.pad(up, (0, missing)) if chosen(path, missing != 0) else up)
 
 
+def later(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    return conv(x) if chosen(path, (x.shape[-1] + 3) // 4 > 5) else x
+
+
 def straight(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
     """It asks what is so at every size."""
     return conv(x) if chosen(path, x.shape[-1] >= 1) else x
 
 
-BODIES = [evens, bounds, both, halves, fitted, straight]
+BODIES = [evens, bounds, both, halves, fitted, later, straight]
 
 
 @pytest.mark.parametrize("width", [24, 27])
@@ -88,8 +92,10 @@ def test_conditions_hold_where_the_forward_chooses_alike(body: Callable[..., Ten
     assert [paths.takes(Origin(0, 3), n) for n in sizes] == [model.choices(n) == recorded for n in sizes]
     assert paths.takes(Origin(0, 2), 5), "nothing was asked about the height"
     period, residues = paths.residues(Origin(0, 3))
-    assert all(n % period in residues for n in sizes if model.choices(n) == recorded)
-    assert bool(paths.others()) == (body in (bounds, both))
+    assert paths.others() == []
+    least, greatest = paths.bounds(Origin(0, 3)) or (0, None)
+    taken = [n for n in sizes if n % period in residues and least <= n <= (greatest or n)]
+    assert taken == [n for n in sizes if model.choices(n) == recorded]
 
 
 def test_which_answers_are_told() -> None:
@@ -98,7 +104,7 @@ def test_which_answers_are_told() -> None:
     found = pr.analyze(Net(both).eval(), example_inputs=x)
     assert found.conditions is not None
     assert [eval(text, {"input_0_size_3": 24}) for text in found.conditions] == [True] * 3
-    words = "holds for multiples of 2 along input dimension 3; input_0_size_3 <= 40; input_0_size_3 >= 17"
+    words = "holds for multiples of 2 from 17 to 40 along input dimension 3"
     assert any(note.endswith(words) for note in found.notes)
     assert "as large as the input for every input size on the recorded path" in str(found)
     assert "path" not in str(pr.analyze(nn.Conv2d(1, 1, 3, padding=1).eval(), example_inputs=x))
@@ -145,3 +151,19 @@ def test_even_sizes_are_looked_for_on_the_path() -> None:
     assert [f.message for f in found] == ["at size 24 along input dimension 3, 1 strided window pads unevenly"]
     plain = pr.analyze(nn.Conv2d(1, 1, 3, stride=2, padding=1), example_inputs=torch.zeros(1, 1, 25, 24))
     assert "none would at 23 or 25" in plain.of("uneven-padding")[0].message
+
+
+def test_conditions_that_compare_sizes_are_told_as_they_are() -> None:
+    def body(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+        return conv(x) if chosen(path, x.shape[-1] < x.shape[-2]) else x
+
+    note = pr.analyze(Net(body).eval(), example_inputs=torch.zeros(1, 1, 25, 24)).notes[-1]
+    assert note.endswith("holds for input_0_size_3 < input_0_size_2")
+
+
+def test_bounds_beyond_the_sizes_that_are_tried_are_told_as_they_are() -> None:
+    def body(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+        return conv(x) if chosen(path, x.shape[-1] < 9000) else x
+
+    note = pr.analyze(Net(body).eval(), example_inputs=torch.zeros(1, 1, 25, 24)).notes[-1]
+    assert note.endswith("holds for input_0_size_3 < 9000")
