@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from padrewrite.cli.commands import COMMANDS, UNRECORDED, USAGE, VIOLATED
+from padrewrite.cli.commands import COMMANDS, INTERNAL, UNRECORDED, USAGE, VIOLATED
 from padrewrite.cli.parsing import make_parser
 from padrewrite.cli.printing import say
 from padrewrite.errors import ContractViolation, PadrewriteError, RecordError, SiteMismatch, WriteError
@@ -37,9 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except PadrewriteError as error:
         if args.traceback:
-            raise
+            traceback.print_exc()
         say(f"{type(error).__name__}: {error}")
         return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), USAGE)
     except BrokenPipeError:  # the reader has seen enough, as in `padrewrite passes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # uncaught, Python would exit with 1, which says that there are findings
+        traceback.print_exc()
+        say(f"internal error, please report it: {type(error).__name__}: {error}")
+        return INTERNAL

@@ -22,7 +22,8 @@ from padrewrite.reporting.reports import Report
 from padrewrite.reporting.text import heading, plan_parts, report_parts
 
 OK, FINDINGS, USAGE, VIOLATED, UNRECORDED = range(5)
-"""Exit codes."""
+INTERNAL = 70
+"""Exit codes; the last one is EX_SOFTWARE of sysexits.h."""
 
 
 def run_analyze(args: Namespace) -> int:

@@ -20,7 +20,7 @@ examples:
   padrewrite explain pytorchcv.models.resnet:resnet10 features.stage2.unit1.body.conv1.conv --input 1x3x224x224
 
 exit codes: 0 ok, 1 findings (with --strict), 2 usage, selector or input error, 3 contract violated,
-            4 recording failed
+            4 recording failed, 70 internal error: please report it
 """
 _Commands = _SubParsersAction  # what add_subparsers returns has no public name
 

@@ -123,6 +123,19 @@ def sensitivities(model: Callable[[Tensor], Sequence[Tensor]], x: Tensor, which:
     return found.sum(1).reshape(*spatial, *x.shape[2:])
 
 
+def reached_by_gradient(model: nn.Module, inputs: Sequence[Tensor], layer: str) -> list[set[tuple[int, ...]]]:
+    """Per input its positions along all but batch and channels that move the middle of a layer's last output."""
+    given = [x.double().requires_grad_() for x in inputs]
+    seen: list[Tensor] = []
+    handle = model.double().get_submodule(layer).register_forward_hook(lambda _, args, out: seen.append(out))
+    model(*given)
+    handle.remove()
+    middle = seen[-1][(0, slice(None), *(n // 2 for n in seen[-1].shape[2:]))].sum()
+    gradients = torch.autograd.grad(middle, given, allow_unused=True)
+    moved = (g if g is not None else torch.zeros_like(x) for g, x in zip(gradients, given))
+    return [{tuple(place[2:]) for place in g.nonzero().tolist()} for g in moved]
+
+
 class Marking(TorchFunctionMode):
     """Runs a forward with NaN in the place of made-up values: padding with zeros or another constant.
 

@@ -415,9 +415,24 @@ def test_failed_evidence_exits_with_3_and_saves_nothing(
     assert not file.exists()
 
 
-def test_traceback_on_request() -> None:
-    with pytest.raises(PadrewriteError, match="unknown pass"):
-        main(["plan", NET, "-p", "nothing", "--traceback"])
+def test_traceback_on_request(run: Run) -> None:
+    code, _, err = run("plan", NET, "-p", "nothing", "--traceback")
+    assert code == 2
+    assert err.startswith("Traceback")
+    assert "unknown pass" in err.splitlines()[-1]
+
+
+def test_an_internal_error_does_not_look_like_findings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python exits with 1 for what nobody catches, and 1 says that ``--strict`` found something."""
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(pr, "analyze", broken)
+    code, out, err = run("analyze", NET, *INPUT, "--strict")
+    assert (code, out) == (70, "")
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1] == "internal error, please report it: ZeroDivisionError: of ours"
 
 
 def test_console_module_and_a_closed_pipe(tmp_path: Path) -> None:
