@@ -127,13 +127,12 @@ def reached_by_gradient(model: nn.Module, inputs: Sequence[Tensor], layer: str) 
     """Per input its positions along all but batch and channels that move the middle of a layer's last output."""
     given = [x.double().requires_grad_() for x in inputs]
     seen: list[Tensor] = []
-    handle = model.double().get_submodule(layer).register_forward_hook(lambda _, args, out: seen.append(out))
+    handle = model.double().get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
     model(*given)
     handle.remove()
     middle = seen[-1][(0, slice(None), *(n // 2 for n in seen[-1].shape[2:]))].sum()
-    gradients = torch.autograd.grad(middle, given, allow_unused=True)
-    moved = (g if g is not None else torch.zeros_like(x) for g, x in zip(gradients, given))
-    return [{tuple(place[2:]) for place in g.nonzero().tolist()} for g in moved]
+    gradients = torch.autograd.grad(middle, given, allow_unused=True, materialize_grads=True)
+    return [{tuple(place[2:]) for place in g.nonzero().tolist()} for g in gradients]
 
 
 class Marking(TorchFunctionMode):

@@ -105,9 +105,9 @@ def _pads_with_zeros(site: Site) -> bool:
 
 def padded_averages(scene: Scene) -> Iterator[Finding]:
     """Average pools with count_include_pad over padding."""
-    steps = scene.layout.steps.items()
-    # A pool of parameters reads nothing that has positions.
-    for node, step, read in ((node, step, read) for node, step in steps if step.kind == "pool" for read in step.reads):
+    pools = [(node, step) for node, step in scene.layout.steps.items() if step.kind == "pool" and step.reads]
+    for node, step in pools:  # one of a parameter reads nothing that has positions
+        read = step.reads[0]
         maps = [(s[1], shape_of(read.node)[s[0]]) for s in read.dims if isinstance(s, tuple)]
         worst = [max(axis.made_up(n)) for axis, n in maps if isinstance(axis, Slide)]
         kernels = [axis.kernel for axis, _ in maps if isinstance(axis, Slide)]
