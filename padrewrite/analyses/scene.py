@@ -9,6 +9,7 @@ from functools import cached_property
 import torch.fx as fx
 
 from padrewrite.analyses.border import Borders, Clean
+from padrewrite.analyses.causality import Causality
 from padrewrite.analyses.chains import Chain, find_chains
 from padrewrite.analyses.fields import Fields, SharedFields
 from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
@@ -43,6 +44,10 @@ class Scene:
     @cached_property
     def phases(self) -> Phases:
         return Phases(self.layout)
+
+    @cached_property
+    def causality(self) -> Causality:
+        return Causality(self.layout)
 
     @cached_property
     def fields(self) -> Fields:

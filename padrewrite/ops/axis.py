@@ -227,6 +227,10 @@ class Pick(AxisMap):
     def _range(self, n: int) -> range:
         return range(*slice(self.start, self.stop, self.step).indices(n))
 
+    def stop_at(self, n: int) -> int:
+        """The first position behind what may be read."""
+        return self._range(n).stop
+
     def size(self, n: int) -> int:
         return len(self._range(n))
 
@@ -261,6 +265,10 @@ class Cut(AxisMap):
     def _range(self, n: int) -> range:
         width = self.width or -(-n // (self.pieces or 1))
         return range(n)[self.index * width : (self.index + 1) * width]
+
+    def stop_at(self, n: int) -> int:
+        """The first position behind what is read."""
+        return self._range(n).stop
 
     def size(self, n: int) -> int:
         return len(self._range(n))

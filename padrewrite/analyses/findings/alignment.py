@@ -28,13 +28,8 @@ def half_pixel_shifts(graph: Graph, scene: Scene | None) -> Iterator[Finding]:
         if not isinstance(site.op, Conv):
             continue
         axes = [a for a in half_pixel_axes(site.op) if a not in causal_axes(site.op)]
-        if axes:
+        if axes and not (scene is not None and scene.causality.is_chomped(site)):
             yield _half_pixel(site, site.op, axes, scene)
-
-
-def _is_causal(site: Site) -> bool:
-    """A signal's convolution that is meant to look back."""
-    return isinstance(site.op, Conv) and site.op.window.rank == 1 and bool(causal_axes(site.op))
 
 
 def _half_pixel(site: Site, op: Conv, axes: list[int], scene: Scene | None) -> Finding:
@@ -60,12 +55,13 @@ def _px(amounts: Sequence[Fraction]) -> str:
 
 
 def misaligned_merges(scene: Scene) -> Iterator[Finding]:
-    """Branches of one merge with different phases."""
+    """Branches of one merge with different phases, but for those of signals that are apart by causal windows alone."""
     by_node: dict[fx.Node, list[int]] = {}
     found = {(m.node, m.dim): m for m in scene.phases.misaligned}
     for node, dim in found:
         sources = [read.dims[dim] for read in scene.layout.steps[node].reads]
-        if not any(isinstance(s, tuple) and isinstance(s[1], Shift) for s in sources):
+        along_it = any(isinstance(s, tuple) and isinstance(s[1], Shift) for s in sources)
+        if not along_it and not scene.causality.agree(node, dim):
             by_node.setdefault(node, []).append(dim)
     for node, dims in by_node.items():
         first = found[node, dims[0]]
@@ -81,16 +77,15 @@ def misaligned_merges(scene: Scene) -> Iterator[Finding]:
 
 
 def shifted_outputs(scene: Scene) -> Iterator[Finding]:
-    """Outputs as large as the input that do not sit on its pixels; causal signal networks look back on purpose."""
-    if any(_is_causal(site) for site in scene.graph.convs()):
-        return
+    """Outputs as large as the input that do not sit on its pixels, but for signals shifted by causal windows alone."""
     for index, node in enumerate(scene.layout.outputs):
         axes = scene.layout.axes.get(node, ())
         off: list[tuple[int, AxisPhase]] = []
         for d, axis in enumerate(axes):
             phase = scene.phases.of(node, d) if isinstance(axis, Origin) else None
             same = isinstance(axis, Origin) and axis in scene.tracked and _input_size(scene, axis) == shape_of(node)[d]
-            if phase is not None and same and (phase.scale, phase.offset) != (1, 0):
+            moved = phase is not None and (phase.scale, phase.offset) != (1, 0)
+            if phase is not None and same and moved and not scene.causality.on_time(node, d):
                 off.append((d, phase))
         if off:
             yield _shifted(index, node, off, scene)
