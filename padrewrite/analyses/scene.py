@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -15,6 +16,7 @@ from padrewrite.analyses.fields import Fields, SharedFields
 from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
 from padrewrite.analyses.paths import Paths
 from padrewrite.analyses.phases import Phases
+from padrewrite.analyses.requirements import Requirement, requirements, runs
 from padrewrite.analyses.sizes import Sizes
 from padrewrite.analyses.support import Supports
 from padrewrite.analyses.usage import AxisUse, use_of, valid_weights
@@ -60,6 +62,15 @@ class Scene:
     @cached_property
     def sizes(self) -> Sizes:
         return Sizes(self.layout)
+
+    @cached_property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What the sizes must fulfil along the input dimensions that some convolution slides over."""
+        return tuple(need for need in requirements(self.layout, self.sizes) if need.axis in self.tracked)
+
+    def runs(self, sizes: Mapping[Origin, int]) -> bool | None:
+        """Whether the model takes inputs of these sizes; None if that cannot be tried."""
+        return runs(self.graph, self.layout.inputs, sizes)
 
     @cached_property
     def paths(self) -> Paths:

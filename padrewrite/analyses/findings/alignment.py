@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
 
@@ -11,9 +11,10 @@ import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding
 from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, shift
-from padrewrite.analyses.findings.codes import axes_text, dims_text, finding, many, modulo_text, names
+from padrewrite.analyses.findings.codes import axes_text, dims_text, finding, many, modulo_text, names, runs_text
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.requirements import Requirement, few_sizes
 from padrewrite.analyses.scene import Scene, place
 from padrewrite.analyses.size_forms import FAR, MOST_RESIDUES, SizeForm, least_period
 from padrewrite.graph import Graph, Site
@@ -148,6 +149,7 @@ def uneven_padding(scene: Scene) -> Iterator[Finding]:
             alike.setdefault((_input_size(scene, axis), uneven, _even_sizes(axis, windows, scene)), []).append(axis)
     for (size, uneven, even), axes in alike.items():
         sites = tuple(dict.fromkeys(place(node, scene) for node in uneven))
+        even = None if even is None else _tried(even, axes, scene)
         windows = f"{many(len(sites), 'strided window')} {'pad' if len(sites) > 1 else 'pads'} unevenly"
         message = f"at size {size} along {dims_text(axes)}, {windows}" + (f"; {even}" if even is not None else "")
         residues = None if even is None or even.residues is None else list(even.residues)
@@ -169,11 +171,14 @@ class _EvenSizes:
     """Smaller and larger than the recorded size, within a period."""
     period: int
     residues: tuple[int, ...] | None
-    """Modulo the period, for all but small sizes; None if the period is longer than ``MOST_RESIDUES``."""
+    """Modulo the period, for all but small sizes; None if the period is longer than ``MOST_RESIDUES``, or if they
+    are not known to run."""
+    bounded: bool = False
+    """The model runs at a few sizes only."""
 
     def __str__(self) -> str:
         if not self.nearest:
-            return "no size near avoids it"
+            return "no size at which the model runs avoids it" if self.bounded else "no size near avoids it"
         text = f"none would at {' or '.join(map(str, self.nearest))}"
         return f"{text}, nor at any size that is {modulo_text(self.residues, self.period)}" if self.residues else text
 
@@ -186,51 +191,88 @@ def _even_sizes(
     if len(known) < len(windows):
         return None
     size = _input_size(scene, axis)
-    needs = [(a, b) for node, d, a, b in scene.sizes.requirements if scene.layout.axes[node][d] == axis]
+    needs = [need for need in scene.requirements if need.axis == axis]
     on_path, taken = scene.paths.residues(axis)
-    periods = [form.period * window.stride for window, form in known], [lcm(a.period, b.period) for a, b in needs]
-    period = lcm(*periods[0], *periods[1], on_path)
+    period = lcm(*(form.period * window.stride for window, form in known), *(need.period for need in needs), on_path)
+    near = min(period, MOST_RESIDUES)
+    candidates = few_sizes(needs) or range(max(1, size - near), size + near + 1)
 
     def fits(other: int) -> bool:
         sizes = [(window, form.at(other)) for window, form in known]
         runs = other % on_path in taken and all(n > 0 and window.size(n) > 0 for window, n in sizes)
-        runs = runs and all(a.at(other) == b.at(other) for a, b in needs)
+        runs = runs and all(need.met(other) for need in needs)
         return runs and not any(_is_uneven(window, n) for window, n in sizes)
 
-    near = min(period, MOST_RESIDUES)
-    below = next((n for n in range(size - 1, max(0, size - near - 1), -1) if fits(n)), None)
-    above = next((n for n in range(size + 1, size + near + 1) if fits(n)), None)
+    below = next((n for n in reversed(candidates) if n < size and fits(n)), None)
+    above = next((n for n in candidates if n > size and fits(n)), None)
     nearest = tuple(n for n in (below, above) if n is not None and scene.paths.takes(axis, n))
     if not nearest and scene.paths.conditions:
         return None
-    if period > MOST_RESIDUES:
-        return _EvenSizes(nearest, period, None)
+    if few_sizes(needs) is not None or period > MOST_RESIDUES:
+        return _EvenSizes(nearest, period, None, few_sizes(needs) is not None)
     far = FAR * period
     return _EvenSizes(nearest, *least_period(period, [r for r in range(period) if fits(far + r)]))
 
 
+def _tried(even: _EvenSizes, axes: Sequence[Origin], scene: Scene) -> _EvenSizes | None:
+    """What is left when every size that is to be named has been tried; None if nothing is."""
+    nearest = tuple(n for n in even.nearest if scene.runs(dict.fromkeys(axes, n)) is not False)
+    if even.nearest and not nearest:
+        return None
+    far = FAR * even.period + even.residues[0] if even.residues else None
+    fails = far is not None and scene.runs(dict.fromkeys(axes, far)) is False
+    return replace(even, nearest=nearest, residues=None if fails else even.residues)
+
+
 def size_requirements(scene: Scene) -> Iterator[Finding]:
-    """Merges whose operands have equal sizes for some input sizes only, of those that take the recorded path."""
-    by_axis: dict[Origin, list[tuple[fx.Node, SizeForm, SizeForm]]] = {}
-    for node, d, a, b in scene.sizes.requirements:
-        axis = scene.layout.axes[node][d]
-        if isinstance(axis, Origin):
-            by_axis.setdefault(axis, []).append((node, a, b))
-    alike: dict[tuple[int, tuple[int, ...], tuple[str, ...]], list[Origin]] = {}
+    """Calls that take some input sizes only, of those that take the recorded path."""
+    by_axis: dict[Origin, list[Requirement]] = {}
+    for need in scene.requirements:
+        by_axis.setdefault(need.axis, []).append(need)
+    alike: dict[tuple[_GoodSizes, tuple[str, ...]], list[Origin]] = {}
     for axis, needs in by_axis.items():
-        on_path, taken = scene.paths.residues(axis)
-        period = lcm(on_path, *(lcm(a.period, b.period) for _, a, b in needs))
-        if period <= MOST_RESIDUES:
-            asked = [r for r in range(period) if r % on_path in taken]
-            bad = {r for _, a, b in needs for r in asked if r % lcm(a.period, b.period) in a.unequal(b)}
-            sites = tuple(dict.fromkeys(place(node, scene) for node, _, _ in needs))
-            if bad:
-                alike.setdefault((period, tuple(r for r in asked if r not in bad), sites), []).append(axis)
-    for (period, good, sites), axes in alike.items():
-        what = f"needs {_residues(good, period)}" if good else "can only be the recorded one"
-        message = f"the size along {dims_text(axes)} {what}, for {names(sites)} to join equal sizes"
-        numbers = {"inputs": [[a.input, a.dim] for a in axes], "period": period, "residues": list(good)}
+        good = _good_sizes(axis, needs, scene)
+        if good is not None:
+            alike.setdefault((good, tuple(dict.fromkeys(place(need.node, scene) for need in needs))), []).append(axis)
+    for (good, sites), axes in alike.items():
+        what = "read the size that it is made for" if good.sizes is not None else "join equal sizes"
+        message = f"the size along {dims_text(axes)} {good}, for {names(sites)} to {what}"
+        numbers = {"inputs": [[a.input, a.dim] for a in axes], "period": good.period, "residues": list(good.residues)}
+        numbers["sizes"] = None if good.sizes is None else list(good.sizes)
         yield finding("size-requirement", "(model)", message, numbers, sites=sites)
+
+
+@dataclass(frozen=True)
+class _GoodSizes:
+    """The sizes of an input dimension at which a model runs."""
+
+    period: int | None
+    residues: tuple[int, ...]
+    sizes: tuple[int, ...] | None = None
+    """All of them, where they are a few; they have no period then."""
+
+    def __str__(self) -> str:
+        if self.sizes is not None and len(self.sizes) > 1:
+            return f"needs to be {runs_text(self.sizes)}"
+        return f"needs {_residues(self.residues, self.period)}" if self.residues and self.period else _ONLY
+
+
+_ONLY = "can only be the recorded one"
+
+
+def _good_sizes(axis: Origin, needs: Sequence[Requirement], scene: Scene) -> _GoodSizes | None:
+    """None: all of them, or it is not known."""
+    few = few_sizes(needs)
+    if few is not None:
+        good = tuple(n for n in few if scene.paths.takes(axis, n))
+        return _GoodSizes(None, (), good) if _input_size(scene, axis) in good else None
+    on_path, taken = scene.paths.residues(axis)
+    period = lcm(on_path, *(need.period for need in needs))
+    if period > MOST_RESIDUES:
+        return None
+    asked = [r for r in range(period) if r % on_path in taken]
+    good = tuple(r for r in asked if all(need.met(r) for need in needs))
+    return _GoodSizes(period, good) if len(good) < len(asked) else None
 
 
 def _residues(good: Sequence[int], period: int) -> str:

@@ -59,6 +59,13 @@ def modulo_text(residues: Sequence[int], period: int) -> str:
     return f"{shown} modulo {period}"
 
 
+def runs_text(numbers: Sequence[int]) -> str:
+    """``29 to 32``, ``7, 9 to 11``: ascending numbers, those that follow each other together."""
+    firsts = [n for n in numbers if n - 1 not in numbers]
+    lasts = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in zip(firsts, lasts))
+
+
 def dims_text(axes: Sequence[Origin]) -> str:
     """``input dimensions 2 and 3``."""
     one = len({axis.input for axis in axes}) == 1 and axes[0].input == 0
