@@ -136,6 +136,7 @@ class _Emitter:
         with self._tracer.graph.inserting_before(self._point):
             node = self._tracer.graph.get_attr(f"{self._fqn(*names)}.{name}")
         node.meta["shape"] = shape
+        node.meta["buffer"] = name in ("running_mean", "running_var", "num_batches_tracked")
         return fx.Proxy(node, self._tracer)
 
     def _fqn(self, *names: str) -> str:

@@ -28,6 +28,7 @@ from padrewrite.ops.pool import Pool, read_pool
 from padrewrite.ops.reading import ConvNode, read_node
 from padrewrite.ops.realise import ExplicitPad, behind_pads, realise, split_of
 from padrewrite.row_words import difference_text, row_text
+from padrewrite.weights import weights_of
 
 ROOT = "(root)"
 """The site id of a model that is itself one convolution."""
@@ -99,6 +100,8 @@ class Site:
     handle: Handle
     input_shape: tuple[int, ...] | None = None
     """Shape of what the site reads, before explicit pads; None if it was not recorded."""
+    weights: tuple[tuple[str, int], ...] | None = None
+    """Name and number of elements of each parameter behind its weight and bias; None if it was not recorded."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ class Graph:
         """Reads the sites of an fx graph whose nodes carry the recorder's meta."""
         found = [(_site_id(c.node.meta["at"], "conv"), c) for c in map(read_node, nodes.nodes) if c is not None]
         totals = Counter((f.fqn, f.call, c.node.meta["at"].family) for _, c in found for f in c.node.meta["at"].frames)
-        sites = {site_id: _site(site_id, conv, totals) for site_id, conv in found}
+        known = how != "dynamo"  # which gives parameters as inputs
+        sites = {site_id: _site(site_id, conv, totals, known) for site_id, conv in found}
         if len(sites) != len(found):
             raise AssertionError("two convolution calls share a site id")
         pools = {_site_id(node.meta["at"], "pool"): (node, op) for node, op in _pools(nodes)}
@@ -287,7 +291,7 @@ def _site_id(at: Call, kind: str) -> str:
     return (fqn or ROOT) if at.owner_kind == kind and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
 
 
-def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], int]) -> Site:
+def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], int], known: bool) -> Site:
     at: Call = conv.node.meta["at"]
     weight = conv.call.weight
     handle = Handle(
@@ -304,7 +308,8 @@ def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], in
     )
     shape = conv.x.meta.get("shape") if isinstance(conv.x, fx.Node) else None
     source = conv.node.meta.get("source")
-    return Site(site_id, at.owner.fqn, at.owner.call, source, conv.op, handle, shape)
+    weights = weights_of(conv) if known else None
+    return Site(site_id, at.owner.fqn, at.owner.call, source, conv.op, handle, shape, weights)
 
 
 def _splits(conv: ConvNode) -> tuple[str, ...]:

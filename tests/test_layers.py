@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__about__", "errors", "settings", "formulas", "codec", "source"),
     ("ops",),
     ("nn",),
-    ("graph", "normal_form", "row_words", "editing", "assembling"),
+    ("graph", "normal_form", "row_words", "weights", "editing", "assembling"),
     ("recording",),
     ("analyses",),
     ("rewriting", "plans", "planning", "contracts", "selecting", "registry", "feasibility", "replacing", "edits"),

@@ -48,11 +48,18 @@ class SiteRecord:
     """Mean-field signal of the output; ``border.q`` is the information left (erosion)."""
     partial_border: Border | None
     """The same if all zero padding up to here were partial padding."""
-    parameters: int
+    weights: Mapping[str, int]
+    """Number of elements of each parameter behind its weight and bias, by name; none behind a kernel that is a feature
+    of the input. Of a parametrized weight these are the original parameters."""
     macs: int | None
-    """Multiply-accumulates per sample."""
+    """Multiply-accumulates of the call as it ran on the example inputs, all samples of its batch."""
     ended: str | None = None
     """Why spatial reasoning ended before this site."""
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters behind it."""
+        return sum(self.weights.values())
 
     @property
     def reached(self) -> Reached | None:
@@ -143,12 +150,12 @@ class Analysis:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of all convolution sites; a layer that is called twice counts once."""
-        return sum({record.id.split("@")[0]: record.parameters for record in self.sites.values()}.values())
+        """Elements of all parameters behind weights and biases of convolution sites, each parameter once."""
+        return sum({name: n for record in self.sites.values() for name, n in record.weights.items()}.values())
 
     @property
     def macs(self) -> int | None:
-        """Multiply-accumulates of all convolution calls for one sample."""
+        """Multiply-accumulates of all convolution calls on the example inputs, all samples of the batch."""
         known = [record.macs for record in self.sites.values()]
         return None if any(m is None for m in known) else sum(m for m in known if m is not None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from padrewrite.analyses.analysis import Analysis, SiteRecord
-from padrewrite.analyses.costs import parameters_of
+from padrewrite.analyses.costs import macs_of, weights_of
 from padrewrite.analyses.findings import find
 from padrewrite.analyses.findings.branching import path_note
 from padrewrite.analyses.nodes import node_records
@@ -47,7 +47,7 @@ def _windows_only(site: Site) -> SiteRecord:
         saw_padding=None,
         border=None,
         partial_border=None,
-        parameters=parameters_of(site.op),
+        weights=weights_of(site),
         macs=None,
         ended=unknown,
     )
@@ -73,8 +73,8 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
         saw_padding=scene.clean.share(node),
         border=scene.borders.of(node),
         partial_border=scene.partial_borders.of(node),
-        parameters=parameters_of(site.op),
-        macs=None if sizes is None else site.op.macs(sizes),
+        weights=weights_of(site),
+        macs=macs_of(site),
         ended=None if ended is None else ended.reason,
     )
 

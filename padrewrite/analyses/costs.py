@@ -10,7 +10,6 @@ from padrewrite.analyses.fields import Fields
 from padrewrite.analyses.layout import read_layout
 from padrewrite.graph import Graph, PoolSite, Site
 from padrewrite.ops.conv import Conv, TransposedConv
-from padrewrite.ops.pool import Pool
 from padrewrite.ops.step import shape_of
 
 
@@ -20,18 +19,18 @@ class Cost:
 
     parameters: int
     macs: int | None
-    """Multiply-accumulates for one sample; None without inputs."""
+    """Multiply-accumulates on the example inputs, all samples; None without inputs."""
     field: int | None
     """The largest receptive field in input pixels, along any axis; None if it is not known."""
 
 
 @dataclass(frozen=True)
 class SiteCost:
-    """What one call costs, with the weights of its layer counted at each of its calls."""
+    """What one call costs, with the parameters behind it counted at each call that they are behind."""
 
     parameters: int
     macs: int | None
-    """Multiply-accumulates for one sample; None without inputs."""
+    """Multiply-accumulates on the example inputs, all samples; None without inputs."""
 
 
 def parameters_of(op: Conv | TransposedConv) -> int:
@@ -39,14 +38,18 @@ def parameters_of(op: Conv | TransposedConv) -> int:
     return op.in_channels * op.out_channels // op.groups * prod(op.kernel) + op.bias * op.out_channels
 
 
+def weights_of(site: Site) -> dict[str, int]:
+    """Name and number of elements of each parameter behind a call; of a module that was not run those of its op."""
+    return {site.fqn: parameters_of(site.op)} if site.weights is None else dict(site.weights)
+
+
 def parameters_in(sites: Iterable[Site]) -> int:
-    """Weights and biases of some calls; a layer that is called twice counts once."""
-    layers = {(s.fqn, s.handle.call.family, s.handle.call.direct): parameters_of(s.op) for s in sites}
-    return sum(layers.values())
+    """The parameters behind some calls, each once."""
+    return sum({name: n for site in sites for name, n in weights_of(site).items()}.values())
 
 
 def cost_of(graph: Graph) -> Cost:
-    """The cost of all convolution calls; a layer that is called twice counts its parameters once."""
+    """The cost of all convolution calls, each parameter once."""
     parameters = parameters_in(graph.convs())
     if graph.nodes is None:
         return Cost(parameters, None, None)
@@ -56,9 +59,13 @@ def cost_of(graph: Graph) -> Cost:
 
 def site_cost(site: Site | PoolSite) -> SiteCost:
     """The cost of one call; pools cost nothing."""
-    op, shape = site.op, site.input_shape
-    macs = None if shape is None else op.macs(shape[-op.window.rank :])
-    return SiteCost(0 if isinstance(op, Pool) else parameters_of(op), macs)
+    return SiteCost(0 if isinstance(site, PoolSite) else parameters_in([site]), macs_of(site))
+
+
+def macs_of(site: Site | PoolSite) -> int | None:
+    """Multiply-accumulates of a call as it ran on the example inputs, all samples of its batch; None without inputs."""
+    shape, rank = site.input_shape, site.op.window.rank
+    return None if shape is None else prod(shape[: -rank - 1]) * site.op.macs(shape[-rank:])
 
 
 def costs_in(graph: Graph, site: Site | PoolSite, inside: bool) -> SiteCost:

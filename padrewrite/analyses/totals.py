@@ -22,7 +22,7 @@ class Totals:
     notes: int
     parameters: int
     macs: int | None
-    """For one sample."""
+    """On the example inputs, all samples of the batch."""
     output_stride: tuple[Fraction, ...] | None
     """Input pixels per position of the last convolution's output; None if no convolution's is known."""
     coarsest_stride: tuple[Fraction, ...] | None

@@ -155,6 +155,9 @@ def _run(
     recorder.finish(output)
     if symbols and any(isinstance(t, torch._subclasses.FakeTensor) for t in recorder.constants.values()):
         raise RecordError("a tensor was made by calls that torch does not show")
+    buffers = {*recorder.constants, *(name for name, _ in model.named_buffers())}
+    for node in recorder.graph.find_nodes(op="get_attr"):
+        node.meta["buffer"] = node.target in buffers
     how = "real inputs" if sizes is None else "symbolic"
     graph = Graph.from_nodes(recorder.graph, how, recorder.constants, reads_values=recorder.reads_values)
     return replace(graph, conditions=recorder.conditions())

@@ -33,6 +33,7 @@ def phase(scale: Any, offset: Any = 0) -> AxisPhase:
 
 def record(site: str = "stem", **kwargs: Any) -> SiteRecord:
     """A convolution from 32x48 to 16x24; ``kwargs`` replace any field."""
+    layer = site.partition("@")[0]
     fields: dict[str, Any] = {
         "op": CONV,
         "source": "net.py:14",
@@ -47,7 +48,7 @@ def record(site: str = "stem", **kwargs: Any) -> SiteRecord:
         "saw_padding": 0.1015625,
         "border": Border(0.98, 0.7, 0.85, 1.0),
         "partial_border": Border(1.02, 1.5, 1.25, 1.0),
-        "parameters": 224,
+        "weights": {f"{layer}.weight": 216, f"{layer}.bias": 8},
         "macs": 82944,
     }
     return SiteRecord(site, **{**fields, **kwargs})
@@ -142,7 +143,7 @@ def records(draw: st.DrawFn) -> SiteRecord:
         valid_weights=draw(st.none() | st.fractions(0, 1)),
         saw_padding=draw(st.none() | st.floats(0, 1)),
         border=draw(st.none() | _borders),
-        parameters=draw(_sizes),
+        weights={"weight": draw(_sizes)},
         macs=draw(st.none() | _sizes),
     )
     return replace(known, ended=draw(st.none() | _words))

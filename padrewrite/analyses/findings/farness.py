@@ -57,7 +57,7 @@ def _finding(index: int, beyond: Beyond, scene: Scene) -> Finding:
     windows = _windows(scene)
     sites = [site for site in windows if any(site.id in fields for fields in beyond.values())]
     parameters = parameters_in(sites)
-    share = parameters / parameters_in(scene.graph.convs())
+    share = parameters / max(1, parameters_in(scene.graph.convs()))
     dims = [
         {"dim": axis.dim, "size": _size(axis, scene), "least": min(by.values()), "most": max(by.values())}
         for axis, by in beyond.items()
