@@ -14,6 +14,7 @@ import torch.fx as fx
 
 from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout
+from padrewrite.analyses.polyphase import is_space_to_depth
 from padrewrite.ops.axis import AxisMap, Phase, Slide, Spread
 
 
@@ -78,12 +79,22 @@ class Phases:
 
     def _join(self, node: fx.Node, dim: int, given: Sequence[AxisPhase]) -> AxisPhase:
         main = max(given, key=lambda p: p.depth)
+        if is_space_to_depth(node, self._layout):
+            return _middle(given)
         if len({(p.scale, p.offset) for p in given}) > 1:
             self.misaligned.append(Misalignment(node, dim, tuple((p.scale, p.offset) for p in given)))
         alike = [p for p in given if p.scale == main.scale]
         scales = {s for p in given for s in (p.scale, *p.scales)} - {main.scale}
         low, high = min(p.low for p in alike), max(p.high for p in alike)
         return replace(main, low=low, high=high, scales=tuple(sorted(scales)))
+
+
+def _middle(given: Sequence[AxisPhase]) -> AxisPhase:
+    """The middle of a patch whose positions are put beside each other, as of a window that reads it."""
+    first = min(given, key=lambda p: p.offset)
+    moved = sum((p.offset for p in given), Fraction(0)) / len(given) - first.offset
+    low, high = first.low + moved, first.high + moved
+    return replace(first, offset=first.offset + moved, low=low, high=high, depth=first.depth + 1)
 
 
 def _start(n: int) -> AxisPhase:
