@@ -9,7 +9,7 @@ import torch
 import torch.fx as fx
 
 from padrewrite.analyses.layout import Layout
-from padrewrite.ops.axis import AxisMap, Same
+from padrewrite.ops.axis import AxisMap, Cut, Pick, Same, Slide
 from padrewrite.ops.step import Read, shape_of
 
 
@@ -33,13 +33,20 @@ def unread_share(layout: Layout, node: fx.Node) -> Fraction:
 
 
 def _read(read: Read, dim: int, n: int) -> torch.Tensor | None:
-    """Which positions along ``dim`` are read; None if all are."""
+    """Which positions along ``dim`` are read; None if all are, or if what is not was cut off on purpose."""
     found = next((s[1] for s in read.dims if isinstance(s, tuple) and s[0] == dim), None)
-    if found is None or isinstance(found, Same) or read.pooled:
+    if found is None or isinstance(found, Same) or read.pooled or _is_cut(found):
         return None
     flags = torch.zeros(n, dtype=torch.bool)
     flags[_positions(found, n)] = True
     return None if bool(flags.all()) else flags
+
+
+def _is_cut(axis: AxisMap) -> bool:
+    """Whether one piece is read without gaps: a crop, part of a split, negative padding."""
+    return isinstance(axis, Cut) or (isinstance(axis, Pick) and axis.step == 1) or (
+        isinstance(axis, Slide) and axis.kernel == axis.stride == 1
+    )
 
 
 def _positions(axis: AxisMap, n: int) -> list[int]:

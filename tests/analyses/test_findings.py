@@ -114,6 +114,31 @@ def test_inputs_that_are_read_are_no_finding() -> None:
         assert not any("input" in one.message for one in found), found
 
 
+def test_what_is_cut_off_is_no_waste() -> None:
+    """Of what is computed and of the input, however the piece is cut out."""
+    for cut in (
+        lambda y: y[:, :, 4:-4, 4:-4],
+        lambda y: y[..., :20, :20],
+        lambda y: y.narrow(2, 5, 16),
+        lambda y: F.pad(y, (-4,) * 4),
+        lambda y: y.chunk(2, 3)[1],
+        lambda y: y.split([10, 22], 2)[0],
+    ):
+        for forward in (lambda net, x, cut=cut: cut(net.c(x)), lambda net, x, cut=cut: net.c(cut(x))):
+            assert not analyse(forward).of("dead-positions")
+
+
+def test_gaps_are_waste_beside_a_crop_too() -> None:
+    """Every second row is lost; what is cut off of the columns is not."""
+    for forward, tensor in (
+        (lambda net, x: net.d(net.c(x)[..., ::2, 8:]), "c"),
+        (lambda net, x: net.c(x[..., ::2, 8:]), "input 0"),
+    ):
+        (found,) = analyse(forward).of("dead-positions")
+        assert found.numbers["exact"] == "1/2"
+        assert found.message.startswith(f"50% of the positions of {tensor} ")
+
+
 def test_an_input_that_is_no_tensor_has_no_positions() -> None:
     class Scaled(Net):
         def forward(self, x: Tensor, by: float) -> Tensor:

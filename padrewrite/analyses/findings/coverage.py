@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import groupby
 from math import prod
@@ -19,6 +19,8 @@ from padrewrite.ops.conv import Conv
 LARGE = 7
 """Kernels from this size on are worth a separable one ([GCN])."""
 WASTE = Fraction(1, 4)
+_RESHAPED = ("constant", "crop", "reshape", "pad", "barrier")
+"""Kinds of calls that compute nothing."""
 
 
 def gridding(scene: Scene) -> Iterator[Finding]:
@@ -64,9 +66,9 @@ def dead_positions(scene: Scene) -> Iterator[Finding]:
     for node, share in scene.waste.items():
         users = scene.layout.users[node]
         readers = [place(user, scene) for user in users]
-        if share < WASTE or _on_purpose(node, users, scene):
-            continue
         given = node in scene.layout.inputs
+        if share < WASTE or (not given and scene.layout.steps[node].kind in _RESHAPED):
+            continue
         tensor = f"input {scene.layout.inputs.index(node)}" if given else place(node, scene)
         sites = tuple(dict.fromkeys(readers))
         unread = "never read" if given else "computed and read by nothing"
@@ -75,13 +77,6 @@ def dead_positions(scene: Scene) -> Iterator[Finding]:
         numbers = {"share": round(float(share), 6), "exact": str(share), "tensor": tensor}
         source = _source(users[0]) if given else _source(node)
         yield finding("dead-positions", readers[0], message, numbers, source=source, sites=sites)
-
-
-def _on_purpose(node: fx.Node, users: Sequence[fx.Node], scene: Scene) -> bool:
-    """Crops leave out what they are told to: they are not the waste of what they read from, or of the input."""
-    if node in scene.layout.inputs:
-        return all(scene.layout.steps[user].kind == "crop" for user in users)
-    return scene.layout.steps[node].kind in ("constant", "crop", "reshape", "pad", "barrier")
 
 
 def _source(node: fx.Node) -> str | None:
