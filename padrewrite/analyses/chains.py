@@ -18,6 +18,7 @@ from padrewrite import formulas
 from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout
 from padrewrite.ops.axis import AxisMap, Same, Shift, Slide, Stretch, Whole
+from padrewrite.ops.step import Read
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Chain:
     """Spatial axes that these numbers hold for."""
     alone: Gridding
     with_lead_in: Gridding
+    context: bool = False
+    """Between them a global pool, a gate or a norm's statistics mixes all positions: the numbers are the windows'."""
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -93,8 +96,27 @@ def find_chains(layout: Layout) -> tuple[Chain, ...]:
             if chain is not None:
                 by_numbers.setdefault(chain, []).append(axis)
         for (alone, together, sites, lead_in), axes in by_numbers.items():
-            found.append(Chain(sites, lead_in, tuple(axes), alone, together))
+            context = _mixes_all(layout, layout.sites[sites[0]], layout.sites[sites[-1]])
+            found.append(Chain(sites, lead_in, tuple(axes), alone, together, context))
     return tuple(found)
+
+
+def _mixes_all(layout: Layout, first: fx.Node, last: fx.Node) -> bool:
+    """Whether a position meets all others on the way from what ``first`` makes to what ``last`` reads."""
+    before, behind = layout.before([last]), {first}
+    for node, step in layout.steps.items():
+        reads = [read for read in step.reads if read.node in behind]
+        if reads and node in before:
+            behind.add(node)
+            if any(read.pooled or any(_is_whole(layout, read, d) for d in layout.spatial(read.node)) for read in reads):
+                return True
+    return False
+
+
+def _is_whole(layout: Layout, read: Read, dim: int) -> bool:
+    """Whether a dimension of what is read goes into all positions."""
+    ways = [s[1] for s in read.dims if isinstance(s, tuple) and s[0] == dim]
+    return dim not in dict(read.at) and all(isinstance(way, Whole) for way in ways)
 
 
 def _along(
@@ -238,7 +260,14 @@ class Flow:
 
     def _is_spatial(self, node: fx.Node) -> bool:
         reads = self.layout.steps[node].reads
-        return any(isinstance(s, tuple) and _moves(s[1]) for read in reads for s in read.dims)
+        moved = any(isinstance(s, tuple) and _moves(s[1]) for read in reads for s in read.dims)
+        return moved or any(self._is_not_followed(node, read) for read in reads)
+
+    def _is_not_followed(self, node: fx.Node, read: Read) -> bool:
+        """Whether positions that were lost come in along a dimension that others give positions: from anywhere."""
+        if self.layout.lost(read.node) is None:
+            return False
+        return not all(isinstance(read.dims[d], tuple) for d in self.layout.spatial(node))
 
     def _is_context(self, node: fx.Node, dims: Sequence[object]) -> bool:
         spatial = self.layout.spatial(node)

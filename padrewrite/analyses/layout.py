@@ -63,6 +63,18 @@ class Layout:
                 left += node.all_input_nodes
         return found
 
+    def mixes(self, node: fx.Node) -> bool:
+        """Whether all positions along a dimension become something else: features, as by a linear layer along it."""
+        step, rank = self.steps[node], len(self.axes[node])
+        return step.kind == "pointwise" and any(
+            len(read.dims) == len(self.axes[read.node]) == rank
+            and read.dims[d] is None
+            and self.axes[read.node][d] is not None
+            and self.axes[node][d] is None
+            for read in step.reads
+            for d in range(rank)
+        )
+
     def lost(self, node: fx.Node, among: Collection[Origin] | None = None) -> str | None:
         """Why a dimension of ``node`` lost its positions: those of any input dimension, or of one ``among`` these."""
         for axis in self.axes[node]:

@@ -147,12 +147,25 @@ class Scene:
         node = self.node(site)
         lost = next((axis.reason for axis in self.axes(site) if isinstance(axis, Lost)), None)
         if lost is None and any(axis is None for axis in self.axes(site)):
-            return End(BEHIND_POOL)
+            return self._mixed(site) or End(BEHIND_POOL)
         reason = lost or self.supports.of(node).unknown
         if reason is not None:
             return End(reason, self._losing.get(reason))
         at = next((self.phases.ends[node, d] for d in self.dims(site) if (node, d) in self.phases.ends), None)
         return None if at is None else End(f"{self.layout.steps[at].name} gives one position to all of an axis", at)
+
+    @cached_property
+    def _mixing(self) -> list[fx.Node]:
+        return [node for node in self.layout.steps if self.layout.mixes(node)]
+
+    def _mixed(self, site: Site) -> End | None:
+        """The last call before ``site`` that made features of positions, where its window slides over some again."""
+        sizes = self.sizes_in(site)
+        if not self._mixing or sizes is None or all(n == 1 for n, axis in zip(sizes, self.axes(site)) if axis is None):
+            return None
+        before = self.layout.before([self.node(site)])
+        at = next((node for node in reversed(self._mixing) if node in before), None)
+        return at and End(f"{self.layout.steps[at].name} makes features of all positions along a dimension", at)
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,20 @@ _ARITHMETIC = (
     *("ceil", "trunc", "frac", "clamp", "clip", "clamp_min", "clamp_max", "maximum", "minimum", "fmax", "fmin"),
     *("where", "lerp", "addcmul", "addcdiv", "logaddexp", "masked_fill", "nan_to_num", "isnan", "isfinite", "copysign"),
     *("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "logical_xor"),
-    *("and", "or", "xor", "invert", "bitwise_and", "bitwise_or", "bitwise_not"),
+    *("and", "or", "xor", "invert", "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_xor"),
+    *("iand", "ior", "ixor", "ror", "rxor", "lshift", "rshift", "ilshift", "irshift", "ifloordiv", "rfloordiv"),
+    *("imod", "rmod", "bitwise_left_shift", "bitwise_right_shift", "greater", "greater_equal", "less", "less_equal"),
+    *("not_equal", "isclose", "isinf", "isposinf", "isneginf", "isreal", "signbit", "heaviside", "nextafter"),
+    *("sgn", "fix", "exp2", "log10", "logit", "expit", "logaddexp2", "float_power", "hypot", "ldexp", "deg2rad"),
+    *("rad2deg", "sinh", "cosh", "asin", "acos", "asinh", "acosh", "atanh", "arcsin", "arccos", "arctan", "arctan2"),
+    *("arcsinh", "arccosh", "arctanh", "sinc", "erfinv", "erfcx", "lgamma", "gammaln", "digamma", "psi", "polygamma"),
+    *("mvlgamma", "multigammaln", "igamma", "igammac", "gammainc", "gammaincc", "zeta", "entr", "xlogy", "xlog1py"),
+    *("ndtr", "ndtri", "log_ndtr", "i0", "i0e", "i1", "i1e", "angle", "conj", "conj_physical", "real", "imag"),
 )
 _CASTS = (
     *("to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "bool", "clone", "contiguous"),
     *("detach", "alias", "cpu", "cuda", "requires_grad", "positive", "identity", "checkpoint", "as_subclass"),
+    *("short", "char", "byte", "cfloat", "cdouble", "resolve_conj", "resolve_neg", "pin_memory"),
 )
 _PER_CHANNEL = ("local_response_norm", "channel_shuffle", "native_channel_shuffle")
 _KEPT = {"batch_norm": ("training", False), "instance_norm": ("use_input_stats", True)}
@@ -88,6 +97,13 @@ def _max(call: Called) -> Step:
     return elementwise(call) if len(pairs) > 1 else reshaping[call.name](call)
 
 
+def _taken(call: Called) -> Step:
+    """as_tensor: a tensor as it is, not a list of some."""
+    if shape_of(call.x) == call.shape:
+        return elementwise(call)
+    return barrier(call, f"{call.name} puts tensors together")
+
+
 def _fresh(call: Called) -> Step:
     """A tensor made from nothing but a shape or a type: it reads no position."""
     return Step("constant", call.name, ())
@@ -100,6 +116,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"), _cumulate),
     **dict.fromkeys(("linear",), _linear),
     **dict.fromkeys(("max", "min"), _max),
+    **dict.fromkeys(("as_tensor", "asarray"), _taken),
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty", "zeros", "ones", "full", "arange"), _fresh),
     **dict.fromkeys(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"), _fresh),
     **dict.fromkeys(("rand", "randn", "tensor", "linspace", "eye", "new_tensor", "empty", "size", "shape"), _fresh),

@@ -13,9 +13,11 @@ from padrewrite.ops import elementwise, pooling, reshaping
 from padrewrite.ops.axis import AxisMap, Slide, Spread, Straddle
 from padrewrite.ops.conv import Conv, TransposedConv
 from padrewrite.ops.reading import ConvNode
-from padrewrite.ops.step import Called, Read, Reader, Source, Step, barrier, others, same, shape_of
+from padrewrite.ops.step import Called, Read, Reader, Source, Step, barrier, others, same, shape_of, tensors
 
 _READERS: dict[str, Reader] = {**reshaping.READERS, **pooling.READERS, **elementwise.READERS}
+_ALIKE = {*pooling.READERS, *reshaping.PAIRS, "cummax", "cummin"}
+"""Calls whose results, where they are several (values and indices, mean and variance), all read alike."""
 
 
 def read_step(node: fx.Node, conv: ConvNode | None = None) -> Step:
@@ -35,33 +37,39 @@ def read_step(node: fx.Node, conv: ConvNode | None = None) -> Step:
 
 
 def name_of(target: Any) -> str:
-    """The name that a torch function and its in-place, reflected and operator forms share."""
+    """The name that a torch function and its in-place, reflected, operator and ``torch.special`` forms share."""
     name = getattr(target, "__name__", str(target))
-    return name.strip("_") or name
+    return name.removeprefix("special_").removesuffix(".default").strip("_") or name
 
 
 def _picked(node: fx.Node) -> Step | None:
     """Part of a call that returns several tensors."""
+    source = _maker(node)
+    if source is None:
+        return None
+    call, index = Called(source, name_of(source.target)), node.args[1] if len(node.args) > 1 else 0
+    if source in node.args[:1] and isinstance(index, int) and next(tensors(source), None) is not None:
+        part = reshaping.part_of(call, index)
+        if part is not None:
+            return part
+        if call.name in _ALIKE:
+            source.meta["shape"] = shape_of(node)
+            try:
+                return _READERS[call.name](call)
+            finally:
+                del source.meta["shape"]
+    reason = f"{call.name}, which returns several tensors, is not a call whose positions are known"
+    return barrier(Called(node, call.name), reason, source)
+
+
+def _maker(node: fx.Node) -> fx.Node | None:
+    """The call that returns several tensors, if ``node`` is one of them."""
     source = node.args[0] if node.args else None
-    if node.op != "call_function" or not isinstance(source, fx.Node):
+    if not isinstance(source, fx.Node) or source.op != "call_function":
         return None
     if "shape" in source.meta or "value" in source.meta:
         return None
-    index = node.args[1] if len(node.args) > 1 else 0
-    call = Called(source, name_of(source.target))
-    if source.op != "call_function" or not isinstance(index, int):
-        return None
-    part = reshaping.part_of(call, index)
-    if part is not None:
-        return part
-    reader = _READERS.get(call.name)
-    if index == 0 and reader is not None and call.name in (*pooling.READERS, "max", "min"):
-        source.meta["shape"] = shape_of(node)
-        try:
-            return reader(call)
-        finally:
-            del source.meta["shape"]
-    return barrier(Called(node, call.name), f"output {index} of {call.name} has no known positions")
+    return _maker(source) or source
 
 
 def _conv_step(conv: ConvNode) -> Step:

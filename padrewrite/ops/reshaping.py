@@ -118,6 +118,8 @@ def _reduce(call: Called) -> Step:
     """mean, sum, max, ...: reduced dimensions are read as a whole."""
     given, wanted = shape_of(call.x), call.shape
     dim = call.get(2 if call.name in _ORDERED else 1, "dim", call.node.kwargs.get("axis"))
+    if dim is None and call.name in ("mode", "kthvalue"):
+        dim = -1
     if dim is None or isinstance(dim, bool) or dim == () or dim == []:  # std(x, False): that is no dimension
         dim = range(len(given))
     gone = {int(d) % max(1, len(given)) for d in ([dim] if isinstance(dim, int) else dim)}
@@ -129,6 +131,14 @@ def _reduce(call: Called) -> Step:
         else:
             dims.append((d, Same()))
     return _one(call, dims, "pool")
+
+
+def _order(call: Called) -> Step:
+    """sort, topk: along one dimension a result may come from any position."""
+    dims = list(same(call.x))
+    d = 0 if call.name == "msort" else call.dim(2 if call.name == "topk" else 1, "dim", len(dims), -1)
+    dims[d] = Regroup((d,), None, f"{call.name} orders dimension {d}")
+    return _one(call, dims)
 
 
 def _index(call: Called) -> Step:
@@ -272,9 +282,13 @@ def part_of(call: Called, index: int) -> Step | None:
 _AMOUNTS = ("chunks", "split_size_or_sections", "split_size", "split_sizes")
 
 
-_ORDERED = ("norm", "linalg_vector_norm")
+_ORDERED = ("norm", "linalg_vector_norm", "kthvalue")
 """Reductions whose first number is an order."""
 _REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "std", "var", "norm", "logsumexp", "prod", "any", "all")
+_STATISTICS = ("median", "nanmedian", "mode", "kthvalue", "var_mean", "std_mean", "aminmax")
+_ORDERS = ("sort", "argsort", "msort", "topk")
+PAIRS = ("max", "min", *_STATISTICS, *_ORDERS)
+"""Calls that can return two tensors of the same positions."""
 
 READERS: dict[str, Reader] = {
     **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"), _reshape),
@@ -286,6 +300,8 @@ READERS: dict[str, Reader] = {
     "squeeze": _squeeze,
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
     **dict.fromkeys((*_REDUCTIONS, "nanmean", "linalg_vector_norm", "argmax", "argmin"), _reduce),
+    **dict.fromkeys(_STATISTICS, _reduce),
+    **dict.fromkeys(_ORDERS, _order),
     "getitem": _index,
     "narrow": _narrow,
     "select": _select,

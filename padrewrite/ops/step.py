@@ -156,7 +156,7 @@ def elementwise(call: Called, kind: str = "pointwise") -> Step:
     return Step("merge" if len(reads) > 1 else kind, call.name, reads)
 
 
-def barrier(call: Called, reason: str) -> Step:
-    """A result whose positions are not known."""
+def barrier(call: Called, reason: str, reader: fx.Node | None = None) -> Step:
+    """A result whose positions are not known; ``reader``: the call that it is a part of, if that returns several."""
     nothing = (None,) * len(call.shape)
-    return Step("barrier", call.name, tuple(Read(node, nothing) for node in tensors(call.node)), reason)
+    return Step("barrier", call.name, tuple(Read(node, nothing) for node in tensors(reader or call.node)), reason)

@@ -29,10 +29,10 @@ def gridding(scene: Scene) -> Iterator[Finding]:
         rank = len(scene.dims(scene.graph.sites[chain.sites[0]]))
         where = axes_text(chain.axes, rank)
         if not chain.with_lead_in.hole_free:
-            what = f"rates {_list(chain.with_lead_in)}{where} leave holes{_apart(chain.with_lead_in, len(chain.axes))}"
+            what = f"rates {_list(chain.with_lead_in)}{where} leave holes{_apart(chain.with_lead_in, chain)}"
             yield _gridding("gridding", chain, what, scene)
         elif not chain.alone.hole_free:
-            alone = f"rates {_list(chain.alone)}{where} leave holes by themselves{_apart(chain.alone, len(chain.axes))}"
+            alone = f"rates {_list(chain.alone)}{where} leave holes by themselves{_apart(chain.alone, chain)}"
             filled = f"the {many(len(chain.lead_in), 'convolution')} of rate 1 before them fill these (score "
             what = f"{alone}; {filled}{chain.with_lead_in.score:.2g})"
             yield _gridding("weak-gridding", chain, what, scene)
@@ -56,9 +56,11 @@ def _list(numbers: Gridding) -> str:
     return ",".join(str(rate) if many == 1 else f"{rate}(x{many})" for rate, many in runs)
 
 
-def _apart(numbers: Gridding, axes: int) -> str:
-    apart = f": {numbers.networks**axes} networks that never share an input" if numbers.networks > 1 else ""
-    return f"{apart} (score {numbers.score:.2g})"
+def _apart(numbers: Gridding, chain: Chain) -> str:
+    networks = numbers.networks ** len(chain.axes)
+    apart = f": {networks} networks that never share an input" if networks > 1 else ""
+    context = " but for global context" if chain.context else ""
+    return f"{apart}{context} (score {numbers.score:.2g})"
 
 
 def dead_positions(scene: Scene) -> Iterator[Finding]:
