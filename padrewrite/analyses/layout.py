@@ -83,10 +83,13 @@ class Layout:
         return None
 
 
-def read_layout(graph: Graph) -> Layout:
+def read_layout(graph: Graph, besides: Collection[Origin] = ()) -> Layout:
     """Locates every dimension along which some call slides or resizes: that leaves out the batch and the channels.
 
     A tensor that is written into through a view or by index loses its positions.
+
+    Args:
+        besides: input dimensions to locate, too.
     """
     assert graph.nodes is not None
     convs = {conv.node: (site, conv) for site, conv in graph.conv_nodes.items()}
@@ -95,7 +98,7 @@ def read_layout(graph: Graph) -> Layout:
     read = {n: read_step(n, convs[n][1] if n in convs else None) for n in calls if "shape" in n.meta}
     origins = {node: _origins(i, node) for i, node in enumerate(inputs)}
     axes, _ = _locate_all(calls, read, origins)
-    moved = _moved(read, axes)
+    moved = _moved(read, axes).union(besides)
     kept = {node: tuple(axis if axis in moved else None for axis in found) for node, found in origins.items()}
     axes, steps = _locate_all(calls, read, kept)
     outputs = next(n for n in graph.nodes.nodes if n.op == "output").all_input_nodes

@@ -14,6 +14,7 @@ from padrewrite.analyses.causality import Causality
 from padrewrite.analyses.chains import Chain, find_chains
 from padrewrite.analyses.fields import Fields, SharedFields
 from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
+from padrewrite.analyses.meeting import with_all_inputs
 from padrewrite.analyses.paths import Paths
 from padrewrite.analyses.phases import Phases
 from padrewrite.analyses.requirements import Requirement, requirements, runs
@@ -84,7 +85,12 @@ class Scene:
 
     @cached_property
     def supports(self) -> Supports:
-        return Supports(self.layout, self.tracked, self.nodes)
+        return Supports(*self._all_inputs, self.nodes)
+
+    @cached_property
+    def _all_inputs(self) -> tuple[Layout, tuple[Origin, ...]]:
+        """Supports are about all inputs."""
+        return with_all_inputs(self.graph, self.layout, self.tracked)
 
     @cached_property
     def borders(self) -> Borders:
@@ -139,7 +145,8 @@ class Scene:
     @cached_property
     def _losing(self) -> dict[str, fx.Node]:
         """The first call that loses positions for a reason."""
-        lost = [(axis.reason, n) for n, axes in self.layout.axes.items() for axis in axes if isinstance(axis, Lost)]
+        found = [*self.layout.axes.items(), *self._all_inputs[0].axes.items()]
+        lost = [(axis.reason, n) for n, axes in found for axis in axes if isinstance(axis, Lost)]
         return dict(reversed(lost))
 
     def ended(self, site: Site) -> End | None:

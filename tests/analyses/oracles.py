@@ -124,7 +124,7 @@ def sensitivities(model: Callable[[Tensor], Sequence[Tensor]], x: Tensor, which:
 
 
 def reached_by_gradient(model: nn.Module, inputs: Sequence[Tensor], layer: str) -> list[set[tuple[int, ...]]]:
-    """Per input its positions along all but batch and channels that move the middle of a layer's last output."""
+    """Per input its positions (along the last two dimensions) that move the middle of a layer's last output."""
     given = [x.double().requires_grad_() for x in inputs]
     seen: list[Tensor] = []
     handle = model.double().get_submodule(layer).register_forward_hook(lambda *call: seen.append(call[2]))
@@ -132,7 +132,7 @@ def reached_by_gradient(model: nn.Module, inputs: Sequence[Tensor], layer: str) 
     handle.remove()
     middle = seen[-1][(0, slice(None), *(n // 2 for n in seen[-1].shape[2:]))].sum()
     gradients = torch.autograd.grad(middle, given, allow_unused=True, materialize_grads=True)
-    return [{tuple(place[2:]) for place in g.nonzero().tolist()} for g in gradients]
+    return [{tuple(place[-2:]) for place in g.nonzero().tolist()} for g in gradients]
 
 
 class Marking(TorchFunctionMode):

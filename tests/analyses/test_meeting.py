@@ -1,0 +1,74 @@
+"""What is reached of several inputs, of which some never meet a convolution of their own, against gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import padrewrite as pr
+from analyses.oracles import reached_by_gradient
+
+
+class Joined(nn.Module):
+    """What a convolution makes of the first input, joined with other inputs before another convolution."""
+
+    def __init__(self, join: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 1, 3, padding=1), nn.LazyConv2d(1, 3, padding=1)
+        self.join = join
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return self.last(self.join(self.first(x), *others))
+
+
+MAP = (1, 1, 11, 13)
+JOINS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
+    "sum": (lambda y, m: y + m, (MAP,)),
+    "sum, the other way round": (lambda y, m: m + y, (MAP,)),
+    "difference": (lambda y, m: y - m, (MAP,)),
+    "product": (lambda y, m: y * m, (MAP,)),
+    "product, the other way round": (lambda y, m: m * y, (MAP,)),
+    "concatenation": (lambda y, m: torch.cat([y, m], 1), (MAP,)),
+    "concatenation, the other way round": (lambda y, m: torch.cat([m, y], 1), (MAP,)),
+    "pooled": (lambda y, m: y + F.avg_pool2d(m, 3, 1, 1), (MAP,)),
+    "pooled, the other way round": (lambda y, m: F.avg_pool2d(m, 3, 1, 1) + y, (MAP,)),
+    "resized": (lambda y, m: y + F.interpolate(m, size=(11, 13)), ((1, 1, 6, 5),)),
+    "one pixel": (lambda y, m: y + m, ((1, 1, 1, 1),)),
+    "a row": (lambda y, m: y * m, ((1, 1, 1, 13),)),
+    "a column, the other way round": (lambda y, m: m * y, ((1, 1, 11, 1),)),
+    "a vector": (lambda y, m: y + m, ((13,),)),
+    "a matrix": (lambda y, m: m - y, ((11, 13),)),
+    "transposed": (lambda y, m: y + m.transpose(2, 3), ((1, 1, 13, 11),)),
+    "two": (lambda y, m, n: y + (m + n), (MAP, MAP)),
+    "two in turn": (lambda y, m, n: n * (m - y), (MAP, (11, 1))),
+    "through the other": (lambda y, m, n: torch.cat([y, F.avg_pool2d(m + n, 3, 1, 1)], 1), (MAP, (13,))),
+}
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_inputs_that_never_meet_a_convolution_of_their_own(name: str) -> None:
+    torch.manual_seed(0)
+    join, shapes = JOINS[name]
+    inputs = (torch.randn(MAP), *(torch.randn(shape) for shape in shapes))
+    model = Joined(join)
+    model(*inputs)
+    site = pr.analyze(model, example_inputs=inputs).sites["last"]
+    wanted = reached_by_gradient(model, inputs, "last")
+    assert all(wanted)
+    assert {i: seen.positions() for i, seen in site.reached_of.items()} == dict(enumerate(wanted))
+    assert (site.context, site.ended) == (False, None)
+
+
+def test_an_input_that_is_not_followed_is_named() -> None:
+    """It reaches everything: nothing is said of the other then, either."""
+    model, inputs = Joined(lambda y, m: y + torch.fft.fft2(m).real), (torch.randn(MAP), torch.randn(MAP))
+    model(*inputs)
+    found = pr.analyze(model, example_inputs=inputs)
+    assert found.sites["last"].reached_of == {}
+    (end,) = found.of("reasoning-ended")
+    assert end.site.endswith("#fft_fft2")
+    assert end.sites == ("last",)
