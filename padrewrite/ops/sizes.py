@@ -41,3 +41,8 @@ def evaluate_size(text: str, names: tuple[str, ...], dims: tuple[int, ...], *inp
 def size_name(index: int, dim: int) -> str:
     """The name that a model input's size has in recorded expressions."""
     return f"input_{index}_size_{dim}"
+
+
+def size_words(index: int, dim: int) -> str:
+    """The same for people."""
+    return f"the size of input {index} along dimension {dim}"

@@ -75,6 +75,8 @@ class Recorder(TorchFunctionMode):
         self._births = births
         self._symbols = symbols
         self._sizes = sizes
+        if sizes is not None:
+            sizes.line = _source
         self._inputs: list[fx.Node] = []
         self._node_of: dict[int, fx.Node] = {}
         self._names_of: dict[Any, Any] = {}
@@ -222,7 +224,7 @@ class Recorder(TorchFunctionMode):
             return value.node.maybe_as_int() if isinstance(value, torch.SymInt) else float(expression)
         free = sorted(expression.free_symbols, key=lambda s: self._symbols.get(s, (1 << 30, 0)))
         if any(s not in self._symbols for s in free):
-            raise RecordError(f"the size {expression} depends on values in a tensor, not on the inputs' sizes")
+            raise RecordError(_BY_VALUES)
         places = tuple(self._symbols[s] for s in free)
         names = tuple(size_name(i, d) for i, d in places)
         renamed = self._renamed(expression)
@@ -324,7 +326,12 @@ def _getitem(value: Any, index: int) -> Any:
 
 
 def _number(size: Any) -> int:
+    if not isinstance(size, int) and size.node.hint is None:
+        raise RecordError(_BY_VALUES)
     return size if isinstance(size, int) else int(size.node.hint)
+
+
+_BY_VALUES = "a size follows from values in a tensor (a mask, a count), not from the inputs' sizes"
 
 
 def _checkpointed() -> int | None:

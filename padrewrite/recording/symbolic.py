@@ -20,6 +20,7 @@ from padrewrite.ops.conv import convolve, is_conv, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
 from padrewrite.ops.symmetric import read_symmetric, symmetric_conv
 from padrewrite.recording.execute import autocast_state
+from padrewrite.source import Source
 
 
 class Sizes(ShapeEnv):
@@ -27,8 +28,10 @@ class Sizes(ShapeEnv):
 
     def __init__(self) -> None:
         super().__init__(duck_shape=False)
-        self.fixed: str | None = None
-        """The first such size and its number; None if the recording holds for all sizes."""
+        self.fixed: tuple[Any, Any, Source | None] | None = None
+        """The first such size, its number, and the line; None if the recording holds for all sizes."""
+        self.line: Callable[[], Source | None] = lambda: None
+        """The line of the model that is running."""
         self.in_torch = False
         """Whether a call of torch is running. What it asks about sizes concerns how it computes, not what."""
         self._answers: dict[Any, None] = {}
@@ -39,7 +42,7 @@ class Sizes(ShapeEnv):
             if not self.in_torch:
                 self._answers[orig_expr if value else Not(orig_expr)] = None
         elif self.fixed is None and isinstance(value, (Number, int, float)) and orig_expr.free_symbols:
-            self.fixed = f"it used the size {orig_expr} as the number {value}"
+            self.fixed = orig_expr, value, self.line()
         return value
 
     @property

@@ -20,6 +20,7 @@ from padrewrite.recording.births import Births
 from padrewrite.recording.execute import execute, state_of
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.preserve import preserved
+from padrewrite.recording.reasons import INSTEAD, failure, first_line, fixed_size
 from padrewrite.recording.recorder import Recorder
 from padrewrite.recording.symbolic import Sizes, symbolic_sizes
 from padrewrite.recording.tensors import tensors_in
@@ -42,7 +43,7 @@ def trace(model: nn.Module, inputs: Inputs, symbolic: bool = True) -> Graph:
             graph, fixed = _follow_symbolic(model, inputs)
         except Exception as error:
             raise InputsError(
-                f"{type(model).__name__}.forward failed on meta tensors ({inputs}): {_first_line(error)}"
+                f"{type(model).__name__}.forward failed on meta tensors ({inputs}): {first_line(error)}"
             ) from error
         return replace(graph, notes=(*graph.notes, *filter(None, [fixed]), "not executed: tensors are on meta"))
     expected, convolutions = _eager(model, inputs)
@@ -51,11 +52,12 @@ def trace(model: nn.Module, inputs: Inputs, symbolic: bool = True) -> Graph:
         try:
             graph, problem = follow(model, inputs)
         except Exception as error:
-            reasons.append(f"{_HOW[follow]}: {_first_line(error)}")
+            reasons.append(f"{_HOW[follow]}: {failure(error)}")
             continue
         problem = problem or _disagreement(model, inputs, graph, expected, convolutions)
         if problem is None:
-            return replace(graph, notes=(*graph.notes, *reasons))
+            instead = f"; {INSTEAD}" if follow is _follow_real else ""
+            return replace(graph, notes=(*graph.notes, *(reason + instead for reason in reasons)))
         reasons.append(f"{_HOW[follow]}: {problem}")
     raise RecordError(
         f"{type(model).__name__} could not be recorded.\n  " + "\n  ".join(reasons) + "\n"
@@ -71,7 +73,7 @@ def _eager(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], int]:
             output = model(*fresh.args, **fresh.kwargs)
         except Exception as error:
             raise InputsError(
-                f"{type(model).__name__}.forward failed on example_inputs ({inputs}): {_first_line(error)}"
+                f"{type(model).__name__}.forward failed on example_inputs ({inputs}): {first_line(error)}"
             ) from error
         return [t.detach().clone() for t in tensors_in(output)], births.convolutions
 
@@ -87,7 +89,16 @@ def _follow_symbolic(model: nn.Module, inputs: Inputs) -> tuple[Graph, str | Non
                 symbols.setdefault(size.node.expr, (index, dim))
     with preserved(model), mode, enable_python_dispatcher(), _silent("torch._subclasses.fake_tensor"):
         graph = _run(model, fakes, None, symbols, env)
-    return graph, env.fixed or _settled(model, inputs, env, symbols)
+    return graph, _fixed(env, symbols) or _settled(model, inputs, env, symbols)
+
+
+def _fixed(env: Sizes, symbols: dict[Any, tuple[int, int]]) -> str | None:
+    """Which size became a number, and where; None if none did."""
+    if env.fixed is None:
+        return None
+    expression, value, source = env.fixed
+    places = sorted(symbols[s] for s in expression.free_symbols if s in symbols)
+    return fixed_size(places, expression.is_Symbol, value, source)
 
 
 def _settled(model: nn.Module, inputs: Inputs, env: Sizes, symbols: dict[Any, tuple[int, int]]) -> str | None:
@@ -189,7 +200,7 @@ def _disagreement(
         try:
             got = execute(graph.nodes, state_of(model, graph.constants), inputs.fresh().tensors)
         except Exception as error:
-            return f"the recorded graph does not run: {_first_line(error)}"
+            return f"the recorded graph does not run: {first_line(error)}"
     if len(got) != len(expected):
         return f"eager returns {len(expected)} tensors, the recording {len(got)}"
     for index, (a, b) in enumerate(zip(got, expected)):
@@ -223,11 +234,6 @@ def _within_noise(model: nn.Module, inputs: Inputs, index: int, got: Tensor, exp
     # Kernels that add in another order differ in the last digits; a forward that changes from call to call does not.
     rounding = 1e3 * torch.finfo(expected.dtype).eps * torch.nan_to_num(expected).abs().max()
     return same_nans and bool(difference <= noise) and bool(noise <= rounding)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or repr(error)
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
 
 
 def follow(model: nn.Module, inputs: Inputs, how: str, mode: str) -> Graph:
