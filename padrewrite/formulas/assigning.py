@@ -59,7 +59,7 @@ def assign_rates(
         raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(map(repr, SCOPES))}")
     if policy == "optimal":
         return _optimal(read, kernel, [read], len(read) if scope == "chain" else group)
-    if policy not in PRESETS:
+    if policy not in tuple(PRESETS):
         known = ", ".join(map(repr, ("optimal", *PRESETS)))
         raise ValueError(f"policy={policy!r} is unknown; choose one of {known}")
     return [new for rate, length in _runs(read) for new in PRESETS[policy](rate, length)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def at_least(least: int, name: str, value: object, fix: str) -> int:
@@ -11,9 +12,32 @@ def at_least(least: int, name: str, value: object, fix: str) -> int:
     Raises:
         ValueError: it is not; the message quotes it and ends with ``fix``.
     """
-    if not isinstance(value, int) or value < least:
+    if integer(name, value, fix) < least:
         raise ValueError(f"{name} is {value!r}, which is no integer of at least {least}; {fix}")
+    return integer(name, value, fix)
+
+
+def integer(name: str, value: object, fix: str) -> int:
+    """``value``, if it is an integer.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, which is no integer; {fix}")
     return value
+
+
+def listed(name: str, values: Any, fix: str) -> list[Any]:
+    """``values`` as a list, if they are several.
+
+    Raises:
+        ValueError: they are none, but one thing.
+    """
+    try:
+        return list(values)
+    except TypeError:
+        raise ValueError(f"{name} is {values!r}; {fix}") from None
 
 
 def read_rates(rates: Sequence[int]) -> list[int]:
@@ -22,9 +46,11 @@ def read_rates(rates: Sequence[int]) -> list[int]:
     Raises:
         ValueError: there is none, or one is no integer of at least 1.
     """
-    if not rates:
-        raise ValueError(f"rates is {rates!r}, which has no layer; give the dilation of each layer, in order")
-    return [at_least(1, f"rates[{i}]", r, "an undilated layer has rate 1") for i, r in enumerate(rates)]
+    fix = "give the dilation of each layer, in order"
+    read = listed("rates", rates, fix)
+    if not read:
+        raise ValueError(f"rates is {rates!r}, which has no layer; {fix}")
+    return [at_least(1, f"rates[{i}]", r, "an undilated layer has rate 1") for i, r in enumerate(read)]
 
 
 def per_layer(name: str, values: int | Sequence[int], layers: int) -> list[int]:
@@ -35,6 +61,7 @@ def per_layer(name: str, values: int | Sequence[int], layers: int) -> list[int]:
     """
     if isinstance(values, int):
         values = [values] * layers
-    if len(values) != layers:
-        raise ValueError(f"{name} has {len(values)} entries for {layers} rates; give one per layer, or one integer")
-    return [at_least(1, f"{name}[{i}]", v, f"give {name} in pixels") for i, v in enumerate(values)]
+    read = listed(name, values, "give one per layer, or one integer")
+    if len(read) != layers:
+        raise ValueError(f"{name} has {len(read)} entries for {layers} rates; give one per layer, or one integer")
+    return [at_least(1, f"{name}[{i}]", v, f"give {name} in pixels") for i, v in enumerate(read)]

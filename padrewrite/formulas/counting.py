@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from padrewrite.formulas.checking import at_least
+from padrewrite.formulas.checking import at_least, integer
 
 
 def valid_count(size: int, kernel: int, stride: int, dilation: int, pad_lo: int, pad_hi: int) -> list[int]:
@@ -11,11 +11,19 @@ def valid_count(size: int, kernel: int, stride: int, dilation: int, pad_lo: int,
     Args:
         size: input length in pixels.
         kernel, stride, dilation: of the window, along this axis.
-        pad_lo, pad_hi: padding before and after, in pixels.
+        pad_lo, pad_hi: padding before and after, in pixels; what is negative is cut off.
 
     Returns:
         One integer in ``0 .. kernel`` per output. Source: [PCP] Eq. 2 in closed form, with floor division.
+
+    Raises:
+        ValueError: ``size`` is no integer of at least 0, a number of the window none of at least 1, or a padding none.
     """
+    at_least(0, "size", size, "give the length of the input in pixels")
+    for name, number in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
+        at_least(1, name, number, "1 is the least that a window has")
+    for name, number in (("pad_lo", pad_lo), ("pad_hi", pad_hi)):
+        integer(name, number, "give the padding in pixels")
     outputs = (size + pad_lo + pad_hi - dilation * (kernel - 1) - 1) // stride + 1
     counts: list[int] = []
     for i in range(max(0, outputs)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import sqrt
 
-from padrewrite.formulas.checking import at_least
+from padrewrite.formulas.checking import at_least, listed
 
 
 def erosion(
@@ -39,7 +39,7 @@ def erosion(
     at_least(1, "kernel", kernel, "give the height of the kernel in taps")
     at_least(0, "layers", layers, "give the number of convolutions")
     at_least(1, "size", size, "give the height of the input in pixels")
-    for layer in downsample_after:
+    for layer in listed("downsample_after", downsample_after, "give a list of layers"):
         if not isinstance(layer, int) or not 1 <= layer <= layers:
             raise ValueError(f"downsample_after names layer {layer!r} of {layers}; count the layers from 1")
     half = kernel // 2

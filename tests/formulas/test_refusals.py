@@ -15,6 +15,7 @@ from padrewrite.formulas import (
     is_hole_free,
     max_gap,
     path_counts,
+    valid_count,
     valid_weight_fraction,
 )
 
@@ -45,6 +46,10 @@ REFUSED: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] =
     (valid_weight_fraction, (65, 0), {}, r"rate is 0"),
     (valid_weight_fraction, (65, 1, 0), {}, r"kernel is 0"),
     (erosion, (0, 1, 8), {}, r"kernel is 0"),
+    (valid_count, (-1, 3, 1, 1, 1, 1), {}, r"size is -1"),
+    (valid_count, (5, 0, 1, 1, 1, 1), {}, r"kernel is 0"),
+    (valid_count, (5, 3, 0, 1, 1, 1), {}, r"stride is 0"),
+    (valid_count, (5, 3, 1, 0, 1, 1), {}, r"dilation is 0"),
     (erosion, (3, -1, 8), {}, r"layers is -1"),
     (erosion, (3, 1, 0), {}, r"size is 0"),
     (erosion, (3, 2, 8), {"downsample_after": (0,)}, r"downsample_after names layer 0 of 2; count the layers from 1"),
@@ -59,3 +64,32 @@ def test_refused(
     with pytest.raises(ValueError, match="^" + message) as caught:
         function(*arguments, **options)
     assert not re.search(r"\bNone\b", str(caught.value))
+
+
+NUMBERS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (valid_count, {"size": 5, "kernel": 3, "stride": 1, "dilation": 1, "pad_lo": 1, "pad_hi": 1}),
+    (valid_weight_fraction, {"size": 5, "rate": 1, "kernel": 3}),
+    (max_gap, {"rates": [1, 2], "kernel": 3}),
+    (is_hole_free, {"rates": [1, 2], "kernels": 3, "strides": 1}),
+    (path_counts, {"rates": [1, 2], "kernels": 3}),
+    (gridding_score, {"rates": [1, 2], "kernels": 3}),
+    (assign_rates, {"rates": [2, 2], "kernel": 3, "group": 3}),
+    (assign_rates, {"rates": [2, 2], "policy": "optimal", "scope": "group"}),
+    (erosion, {"kernel": 3, "layers": 2, "size": 8, "downsample_after": ()}),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "good", "name"), [(function, good, name) for function, good in NUMBERS for name in good]
+)
+@pytest.mark.parametrize("bad", [None, 1.5, "x", True, -1, [None, 1], [1.5, 1], {}])
+def test_what_is_no_number_is_quoted(function: Callable[..., Any], good: dict[str, Any], name: str, bad: Any) -> None:
+    function(**good)
+    allowed = {"strides": (None,), "downsample_after": ({},), "pad_lo": (-1,), "pad_hi": (-1,)}
+    if bad in allowed.get(name, ()):
+        function(**{**good, name: bad})
+        return
+    with pytest.raises(ValueError, match=name) as caught:
+        function(**{**good, name: bad})
+    entry = bad[0] if isinstance(bad, list) else bad
+    assert repr(entry) in str(caught.value) or "entries" in str(caught.value)
