@@ -19,7 +19,11 @@ GRID_LINES = 45
 """Fields up to so many pixels wide are drawn with lines between the pixels."""
 
 
-def gridding_figure(chains: Mapping[str, Sequence[int] | Gridding | Chain]) -> Figure:
+OneChain = Sequence[int] | Gridding | Chain
+"""Rates of convolutions with kernel 3, first to last, or a chain of ``analyze``, or one with kernels of its own."""
+
+
+def gridding_figure(chains: Mapping[str, OneChain] | OneChain | Sequence[OneChain]) -> Figure:
     """What one output of each chain reads: a map of the pixels above, one axis of it below.
 
     A pixel's shade says how many paths lead from the output to it, relative to the pixel with most; a white pixel in
@@ -28,15 +32,17 @@ def gridding_figure(chains: Mapping[str, Sequence[int] | Gridding | Chain]) -> F
 
     Args:
         chains: by title: rates of convolutions with kernel 3, first to last; or a chain of ``analyze`` (alone; give
-            ``chain.with_lead_in`` to see it behind the convolutions before it); or ``Gridding.of(rates, kernels)``.
+            ``chain.with_lead_in`` to see it behind the convolutions before it); or ``Gridding.of(rates, kernels)``. One
+            chain, or several in a list (``analysis.chains``), get their sites or their rates as titles.
 
     Raises:
         PadrewriteError: there is no chain, or matplotlib is not installed.
         ValueError: a rate or kernel is no integer of at least 1.
     """
-    if not chains:
+    titled = _titled(chains)
+    if not titled:
         raise PadrewriteError("gridding_figure got no chain; give rates or chains of an analysis by their titles")
-    runs = {title: _gridding(chain) for title, chain in chains.items()}
+    runs = {title: _gridding(chain) for title, chain in titled.items()}
     counts = {title: path_counts(run.rates, run.kernels) for title, run in runs.items()}
     widest = max(map(len, counts.values()))
     figure: Any = blank(1.2 + 3.4 * len(runs), 5.8)
@@ -55,6 +61,20 @@ def gridding_figure(chains: Mapping[str, Sequence[int] | Gridding | Chain]) -> F
     bar = figure.colorbar(image, ax=list(axes[0]), fraction=0.05, pad=0.02)
     bar.set_label("paths to the pixel (most = 1); white: none", fontsize=9)
     return figure
+
+
+def _titled(chains: Any) -> dict[str, OneChain]:
+    if isinstance(chains, Mapping):
+        return dict(chains)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    several: list[OneChain] = [chains] if isinstance(chains, (Chain, Gridding)) else list(chains)
+    if any(isinstance(part, int) for part in several):
+        several = [chains]
+    titled: dict[str, OneChain] = {}
+    for chain in several:
+        ends = (chain.sites[0], chain.sites[-1]) if isinstance(chain, Chain) else ()
+        title = " to ".join(ends) or _listed(_gridding(chain).rates)
+        titled[f"{title} ({len(titled) + 1})" if title in titled else title] = chain
+    return titled
 
 
 def _gridding(chain: Sequence[int] | Gridding | Chain) -> Gridding:

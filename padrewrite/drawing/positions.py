@@ -91,7 +91,7 @@ def _draw_frame(axis: Any, record: SiteRecord) -> None:
         axis.plot([column], [row], marker="x", color=COLOURS[0], markersize=6, markeredgewidth=1.8)
 
 
-def shift_figure(analyses: Mapping[str, Analysis]) -> Figure:
+def shift_figure(analyses: Mapping[str, Analysis] | Analysis) -> Figure:
     """Where position 0 of every convolution's output sits on the input, layer by layer: what its shifts add up to.
 
     Two places count as unshifted and are drawn in grey: pixel 0 itself (kernels that are padded evenly), and the middle
@@ -99,11 +99,14 @@ def shift_figure(analyses: Mapping[str, Analysis]) -> Figure:
     known are left out.
 
     Args:
-        analyses: by label, of models with the same number of convolutions: before and after a rewrite, for example.
+        analyses: by label, of models with the same number of convolutions: before and after a rewrite, for example;
+            one alone is labelled by its model's class.
 
     Raises:
         PadrewriteError: there is no analysis, one has no known phase, or matplotlib is not installed.
     """
+    if isinstance(analyses, Analysis):
+        analyses = {analyses.model: analyses}
     if not analyses:
         raise PadrewriteError("shift_figure got no analysis; give those of one or more models by their labels")
     curves = {label: _offsets(label, analysis) for label, analysis in analyses.items()}

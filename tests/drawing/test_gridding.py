@@ -95,3 +95,20 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(PadrewriteError, match=r"Run: pip install 'padrewrite\[figures\]'"):
         gridding_figure({"chain": (1, 2)})
+
+
+def test_chains_without_titles() -> None:
+    """Those of an analysis, rates alone, and several of them."""
+    net = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 3, padding=r, dilation=r) for r in (2, 2, 3)))
+    analysis = pr.analyze(net, example_inputs=torch.zeros(1, 1, 32, 32))
+    untitled: list[tuple[Any, dict[str, Any]]] = [
+        (analysis.chains, {"0 to 2": (2, 2, 3)}),
+        (analysis.chains[0], {"0 to 2": (2, 2, 3)}),
+        ((1, 2, 3), {"1, 2, 3": (1, 2, 3)}),
+        (Gridding.of((1, 2), (2, 5)), {"1, 2": Gridding.of((1, 2), (2, 5))}),
+        ([(1, 2), (1, 2), (1, 3)], {"1, 2": (1, 2), "1, 2 (2)": (1, 2), "1, 3": (1, 3)}),
+    ]
+    for given_chains, titled in untitled:
+        shown, wanted = gridding_figure(given_chains), gridding_figure(titled)
+        assert [axis.get_title() for axis in shown.axes] == [axis.get_title() for axis in wanted.axes]
+        assert all(map(torch.equal, maps(shown), maps(wanted)))

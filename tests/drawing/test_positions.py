@@ -98,3 +98,12 @@ def test_shifts_that_cannot_be_drawn() -> None:
         shift_figure({})
     with pytest.raises(PadrewriteError, match="no convolution of 'net' has a known phase"):
         shift_figure({"net": pr.analyze(nn.Sequential(nn.Conv2d(1, 1, 3)))})
+
+
+def test_one_analysis_needs_no_label() -> None:
+    analysis = pr.analyze(nn.Sequential(nn.Conv2d(1, 1, 3)), example_inputs=torch.zeros(1, 1, 9, 9))
+    axis: Any = shift_figure(analysis).axes[0]
+    labelled: Any = shift_figure({"Sequential": analysis}).axes[0]
+    for shown, wanted in zip(axis.lines, labelled.lines, strict=True):
+        assert shown.get_label() == wanted.get_label()
+        assert list(shown.get_ydata()) == list(wanted.get_ydata())
