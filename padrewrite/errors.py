@@ -31,6 +31,13 @@ class SelectorError(PadrewriteError):
     """include, exclude or where selected nothing."""
 
 
+class UnknownNameError(SelectorError, KeyError):
+    """An analysis has nothing of this name; the message has the closest names."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class NoEffectError(PadrewriteError):
     """A pass found nothing to rewrite and nothing already in the wanted form."""
 

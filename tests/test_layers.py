@@ -37,6 +37,7 @@ UPWARD: dict[tuple[str, str], str] = {
     ("padrewrite/plans.py", "reporting"): "str(plan) is the table that reporting draws",
     ("padrewrite/checks/verification.py", "reporting"): "str(verification) is, too",
     ("padrewrite/analyses/analysis.py", "reporting"): "and so is str(analysis)",
+    ("padrewrite/analyses/analysis.py", "selecting"): "what is not there is told with the closest names, as everywhere",
 }
 
 PUBLIC_FUNCTIONS = (

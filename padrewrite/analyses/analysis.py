@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from padrewrite.__about__ import VERSION
 from padrewrite.analyses.border import Border
@@ -14,8 +14,10 @@ from padrewrite.analyses.chains import Chain
 from padrewrite.analyses.phases import AxisPhase
 from padrewrite.analyses.size_forms import SizeForm
 from padrewrite.analyses.support import Reached
+from padrewrite.errors import UnknownNameError
 from padrewrite.ops.conv import Conv, TransposedConv
 
+T = TypeVar("T")
 SCHEMA = "padrewrite.analysis/1"
 Severity = Literal["warning", "note"]
 
@@ -113,7 +115,7 @@ class Finding:
     code: str
     """Stable name; docs/findings/<code>.md explains it."""
     site: str
-    """A site id, the name of a call that is no convolution, or "(model)"."""
+    """A site id, the id of another call (that of its ``NodeRecord``, where it has positions), or "(model)"."""
     message: str
     severity: Severity
     numbers: Mapping[str, Any]
@@ -124,6 +126,20 @@ class Finding:
     """file:line."""
     sites: tuple[str, ...] = ()
     """All sites that it is about, where there are several."""
+
+
+class Records(dict[str, T]):
+    """Records by their ids; asked for another one it raises an ``UnknownNameError``."""
+
+    def __missing__(self, name: str) -> T:
+        raise unknown(name, "record", self)
+
+
+def unknown(name: str, kind: str, known: Iterable[str]) -> UnknownNameError:
+    """The error that says so."""
+    from padrewrite.selecting import closest
+
+    return UnknownNameError(f"{name}: no such {kind}. Nearest: {', '.join(closest(name, known)) or 'none'}.")
 
 
 @dataclass(frozen=True)
@@ -160,7 +176,15 @@ class Analysis:
         return None if any(m is None for m in known) else sum(m for m in known if m is not None)
 
     def of(self, code: str) -> tuple[Finding, ...]:
-        """The findings with a code."""
+        """The findings with a code.
+
+        Raises:
+            UnknownNameError: there is no such code.
+        """
+        from padrewrite.analyses.findings.codes import CODES
+
+        if code not in CODES:
+            raise unknown(code, "finding", CODES)
         return tuple(finding for finding in self.findings if finding.code == code)
 
     def table(self, full: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from padrewrite.analyses.analysis import Analysis, SiteRecord
+from padrewrite.analyses.analysis import Analysis, Records, SiteRecord
 from padrewrite.analyses.costs import macs_of, weights_of
 from padrewrite.analyses.findings import find
 from padrewrite.analyses.findings.branching import path_note
@@ -18,14 +18,14 @@ def build(graph: Graph, model: str, inputs: str | None) -> Analysis:
     """Everything that is known of a recorded model; of a module tree only what its windows say."""
     scene = None if graph.nodes is None else Scene(graph)
     record = _windows_only if scene is None else lambda site: _record(site, scene)
-    sites = {site.id: record(site) for site in graph.convs()}
+    sites = Records({site.id: record(site) for site in graph.convs()})
     chains = () if scene is None else scene.chains
     calls = None if scene is None else len(graph.rows)
     nodes, outputs = ({}, ()) if scene is None else node_records(scene)
     notes = (*graph.notes, *filter(None, [None if scene is None else path_note(scene)]))
     conditions = tuple(map(print_size, graph.conditions)) if graph.how == "symbolic" else None
     return Analysis(
-        model, graph.how, inputs, calls, sites, chains, find(graph, scene), notes, nodes, outputs, conditions
+        model, graph.how, inputs, calls, sites, chains, find(graph, scene), notes, Records(nodes), outputs, conditions
     )
 
 

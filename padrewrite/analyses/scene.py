@@ -15,6 +15,7 @@ from padrewrite.analyses.chains import Chain, find_chains
 from padrewrite.analyses.fields import Fields, SharedFields
 from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
 from padrewrite.analyses.meeting import with_all_inputs
+from padrewrite.analyses.naming import named
 from padrewrite.analyses.paths import Paths
 from padrewrite.analyses.phases import Phases
 from padrewrite.analyses.requirements import Requirement, requirements, runs
@@ -43,6 +44,11 @@ class Scene:
     def nodes(self) -> list[fx.Node]:
         """The call of every site."""
         return list(self.layout.sites.values())
+
+    @cached_property
+    def names(self) -> dict[fx.Node, str]:
+        """The id of every call and input."""
+        return named(self.graph, self.layout)
 
     @cached_property
     def phases(self) -> Phases:
@@ -188,8 +194,5 @@ BEHIND_POOL = "it reads nothing that has a position: a global pool or a constant
 
 
 def place(node: fx.Node, scene: Scene) -> str:
-    """The name of a call: its site id, or the module that makes it and the function."""
-    site = next((s for s, n in scene.layout.sites.items() if n is node), None)
-    step = scene.layout.steps.get(node)
-    fqn = node.meta["at"].owner.fqn if "at" in node.meta else node.meta.get("fqn")
-    return site or f"{fqn or '(root)'}#{step.name if step else node.name}"
+    """The name of a call or input: its site id, its pool's id, or module, function and number."""
+    return scene.names[node]

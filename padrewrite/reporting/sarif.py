@@ -8,6 +8,7 @@ codes are relative to the project, and ``helpUri`` takes absolute URIs only: ``h
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def sarif(analysis: Analysis, definition: Source | None = None) -> dict[str, Any
     """
     rules = list(CODES)
     results = [_result(finding, rules.index(finding.code), analysis, definition) for finding in analysis.findings]
+    _tell_apart(results)
     driver = {"name": "padrewrite", "version": VERSION, "semanticVersion": VERSION, "rules": [*map(_rule, rules)]}
     about = {"model": analysis.model, "input": analysis.input, "recorded": analysis.how, "calls": analysis.calls}
     run = {
@@ -73,11 +75,21 @@ def _result(finding: Finding, rule: int, analysis: Analysis, definition: Source 
     }
 
 
+def _tell_apart(results: Iterable[dict[str, Any]]) -> None:
+    """Numbers the second and later results with the code and the site of an earlier one: services drop equal ones."""
+    seen = Counter[str]()
+    for prints in (result["partialFingerprints"] for result in results):
+        (name, text), = prints.items()
+        seen[text] += 1
+        if seen[text] > 1:
+            prints[name] = f"{text}#{seen[text]}"
+
+
 def _message(finding: Finding) -> str:
     """The site first: that is all a reader may see of the place where the calling line is not known."""
-    place = "" if finding.site == MODEL else f"{finding.site}: "
+    text = _sentence(finding.message) if finding.site == MODEL else f"{finding.site}: {_stopped(finding.message)}"
     cure = f" Cure: {cure_text(finding.cure)}." if finding.cure else ""
-    return place + _sentence(finding.message) + cure
+    return text + cure
 
 
 def _source(site: str, analysis: Analysis) -> str | None:
@@ -114,4 +126,8 @@ def _logical(site: str, analysis: Analysis) -> dict[str, Any]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return text[:1].upper() + _stopped(text[1:])
+
+
+def _stopped(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."

@@ -68,10 +68,37 @@ def test_every_end_is_told() -> None:
     for forward, reasons in cases:
         analysis = analyse(forward)
         found = analysis.of("reasoning-ended")
-        assert [f.message.removeprefix("spatial reasoning ended here, because ") for f in found] == reasons
+        told = [f.message.removeprefix(f"spatial reasoning ended at {f.site}, because ") for f in found]
+        assert told == reasons
         for site, record in analysis.sites.items():
             assert (record.ended is None) == (site not in [s for f in found for s in f.sites])
             assert record.ended is not None or None not in record.phase
+
+
+def test_what_is_not_there_is_an_error_that_names_the_closest() -> None:
+    analysis = analyse(lambda net, x: net.c(net.a(x)))
+    assert analysis.of("gridding") == ()
+    with pytest.raises(pr.errors.UnknownNameError, match=r"^griding: no such finding\. Nearest: gridding, "):
+        analysis.of("griding")
+    for records, name in ((analysis.sites, "aa"), (analysis.nodes, "#input.1")):
+        with pytest.raises(KeyError, match=f"^{name}: no such record\\. Nearest: (a|#input.0)\\b"):
+            records[name]
+        assert records.get(name) is None
+        assert name not in records
+
+
+def test_findings_name_calls_as_the_nodes_do() -> None:
+    """Two merges of one module are two sites, and each is the record that is off."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        fine = net.c(torch.cat([net.a(x)[:, :2], F.max_pool2d(x, 2)[:, :2]], 1))
+        return torch.cat([net.a(fine), F.max_pool2d(fine, 2)], 1)
+
+    analysis = analyse(forward)
+    found = analysis.of("misaligned-merge")
+    assert [f.site for f in found] == ["#cat.0", "#cat.1"]
+    assert [analysis.nodes[f.site].shape[2:] for f in found] == [(16, 16), (8, 8)]
+    assert [analysis.nodes[f.site].source for f in found] == [f.source for f in found]
 
 
 def unread(model: nn.Module, x: Tensor) -> Fraction:
@@ -85,8 +112,8 @@ def unread(model: nn.Module, x: Tensor) -> Fraction:
 
 SUBSAMPLED = (
     (nn.Sequential(nn.Conv2d(3, 4, 1, stride=2), nn.Conv2d(4, 4, 3, padding=1)), "0"),
-    (nn.Sequential(nn.AvgPool2d(1, 3), nn.Conv2d(3, 4, 3, padding=1)), "0#avg_pool2d"),
-    (nn.Sequential(nn.Upsample(scale_factor=0.25, mode="bilinear"), nn.Conv2d(3, 4, 3, padding=1)), "0#interpolate"),
+    (nn.Sequential(nn.AvgPool2d(1, 3), nn.Conv2d(3, 4, 3, padding=1)), "0"),
+    (nn.Sequential(nn.Upsample(scale_factor=0.25, mode="bilinear"), nn.Conv2d(3, 4, 3, padding=1)), "0#interpolate.0"),
     (nn.Sequential(nn.Conv2d(3, 4, (1, 3), stride=(2, 1)), nn.Conv2d(4, 4, 3, padding=1)), "0"),
 )
 

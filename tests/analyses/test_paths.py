@@ -125,7 +125,7 @@ def test_sizes_that_the_forward_makes_fit_are_no_requirement() -> None:
     """It runs at every width, on two paths; nothing makes the height fit."""
     model = Net(fitted).eval()
     assert all(model.choices(n) is not None for n in range(4, 60))
-    height = "the size along input dimension 2 needs to be a multiple of 4, for (root)#add to join equal sizes"
+    height = "the size along input dimension 2 needs to be a multiple of 4, for #add.0 to join equal sizes"
     assert requirement(model, 24) == requirement(model, 27) == [height]
 
 

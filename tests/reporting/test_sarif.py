@@ -52,6 +52,24 @@ def test_a_finding_is_a_result_with_its_place(net: Source) -> None:
     ]
 
 
+def test_the_name_of_a_call_is_left_as_it_is(net: Source) -> None:
+    results = sarif(make_analysis(findings=[found("misaligned-merge", "#cat.0", "cat joins", source=net)]))
+    assert results["runs"][0]["results"][0]["message"]["text"] == "#cat.0: cat joins."
+    results = sarif(make_analysis(findings=[found("uneven-padding", "(model)", "at size 128", source=net)]))
+    assert results["runs"][0]["results"][0]["message"]["text"] == "At size 128."
+
+
+def test_no_two_findings_have_the_same_fingerprint(net: Source) -> None:
+    two = [found("uneven-padding", "(model)", f"at size {size}", source=net) for size in (33, 65)]
+    others = [found("misaligned-merge", f"#cat.{i}", "cat joins", source=net) for i in (0, 1)]
+    results = sarif(make_analysis(findings=[*two, *others]))["runs"][0]["results"]
+    prints = [result["partialFingerprints"]["codeAndSite/v1"] for result in results]
+    assert prints == [
+        *("uneven-padding@(model)", "uneven-padding@(model)#2"),
+        *("misaligned-merge@#cat.0", "misaligned-merge@#cat.1"),
+    ]
+
+
 def test_a_file_outside_the_working_directory_is_absolute(
     net: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ def reasoning_ended(scene: Scene) -> Iterator[Finding]:
             behind.setdefault(end, []).append(site.id)
     for end, sites in behind.items():
         where = place(end.at, scene) if end.at is not None else sites[0]
-        message = f"spatial reasoning ended here, because {end.reason}; {many(len(sites), 'convolution')} behind it"
+        ended = f"spatial reasoning ended {'before' if end.at is None else 'at'} {where}, because {end.reason}"
+        message = f"{ended}; {many(len(sites), 'convolution')} behind it"
         source = end.at.meta.get("source") if end.at is not None else None
         yield finding("reasoning-ended", where, message, {"behind": len(sites)}, source=source, sites=tuple(sites))
