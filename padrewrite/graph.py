@@ -171,6 +171,18 @@ class Graph:
         """The call node of a site."""
         return self.conv_nodes[site].node
 
+    def compares(self, site: Site) -> bool:
+        """Whether a site's weight is computed from an input of the model: a correlation of two of its maps."""
+        if site.id not in self.conv_nodes:
+            return False
+        seen, left = set[fx.Node](), [self.conv_nodes[site.id].call.weight]
+        while left:
+            node = left.pop()
+            if isinstance(node, fx.Node) and node not in seen:
+                seen.add(node)
+                left += node.all_input_nodes
+        return any(node.op == "placeholder" for node in seen)
+
     def pads_of(self, site: str) -> tuple[fx.Node, ...]:
         """The explicit pads folded into a site, nearest first."""
         return self.conv_nodes[site].pads

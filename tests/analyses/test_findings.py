@@ -101,6 +101,32 @@ def test_findings_name_calls_as_the_nodes_do() -> None:
     assert [analysis.nodes[f.site].source for f in found] == [f.source for f in found]
 
 
+class Correlated(nn.Module):
+    """A map convolved with an 8x8 kernel: a parameter, or computed from it or from a map."""
+
+    def __init__(self, kernel: Callable[[nn.Parameter, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.kernel, self.weight = kernel, nn.Parameter(torch.rand(1, 4, 8, 8))
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(self.conv(x), self.kernel(self.weight, self.conv(x)))
+
+
+def test_a_correlation_of_two_maps_is_no_kernel_to_change() -> None:
+    """A parameter's call is told of, without the cure that refuses what no layer makes."""
+    cases: tuple[tuple[Callable[[nn.Parameter, Tensor], Tensor], bool], ...] = (
+        (lambda weight, y: weight, True),
+        (lambda weight, y: weight.tanh() * 2, True),
+        (lambda weight, y: y[..., :8, :8], False),
+        (lambda weight, y: F.relu(weight * y.mean((2, 3), keepdim=True)), False),
+    )
+    for kernel, told in cases:
+        analysis = pr.analyze(Correlated(kernel), example_inputs=torch.rand(1, 4, 32, 32))
+        assert [f.cure for f in analysis.of("half-pixel-shift")] == ["symmetric-even"] * told
+        assert [f.cure for f in analysis.of("oversized-kernel")] == [None] * told
+
+
 def unread(model: nn.Module, x: Tensor) -> Fraction:
     """Share of an image's pixels without a gradient, by weights of 1."""
     flatten_weights(model)

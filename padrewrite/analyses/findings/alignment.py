@@ -26,7 +26,7 @@ from padrewrite.ops.step import shape_of
 def half_pixel_shifts(graph: Graph, scene: Scene | None) -> Iterator[Finding]:
     """Stride 1 and an odd d(k-1): no padding can centre the window ([C2sp] Section 3)."""
     for site in graph.convs():
-        if not isinstance(site.op, Conv):
+        if not isinstance(site.op, Conv) or graph.compares(site):
             continue
         axes = [a for a in half_pixel_axes(site.op) if a not in causal_axes(site.op)]
         if axes and not (scene is not None and scene.causality.is_chomped(site)):

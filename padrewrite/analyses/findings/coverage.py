@@ -89,7 +89,7 @@ def oversized(graph: Graph) -> Iterator[Finding]:
     """Dense kernels of 7 and more along two axes at stride 1."""
     for site in graph.convs():
         op = site.op
-        if not isinstance(op, Conv) or op.groups == op.in_channels > 1:
+        if not isinstance(op, Conv) or op.groups == op.in_channels > 1 or graph.compares(site):
             continue
         large = [a for a, (k, s) in enumerate(zip(op.kernel, op.stride)) if k >= LARGE and s == 1]
         if len(large) < 2:
@@ -103,4 +103,5 @@ def oversized(graph: Graph) -> Iterator[Finding]:
         shape = "x".join(map(str, op.kernel))
         message = f"{shape} with {weights:,} weights; separable with {middle} middle channels: {separable:,}"
         numbers = {"weights": weights, "separable": separable}
-        yield finding("oversized-kernel", site.id, message, numbers, cure="separable-kernel", source=site.source)
+        cure = "separable-kernel" if site.handle.call.owner_kind == "conv" else None  # it replaces layers
+        yield finding("oversized-kernel", site.id, message, numbers, cure=cure, source=site.source)
