@@ -57,6 +57,8 @@ class SiteRecord:
     """Multiply-accumulates of the call as it ran on the example inputs, all samples of its batch."""
     ended: str | None = None
     """Why spatial reasoning ended before this site."""
+    field_ended: str | None = None
+    """Why the receptive field is not known where spatial reasoning did not end."""
 
     @property
     def parameters(self) -> int:

@@ -57,6 +57,7 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
     node, dims, sizes = scene.node(site), scene.dims(site), scene.sizes_in(site)
     fields = [scene.fields.of(node, d) for d in dims]
     ended = scene.ended(site)
+    reasons = (scene.fields.unknown(node, d) for d in dims) if ended is None else ()
     seen, context = _reached(site, scene)
     return SiteRecord(
         site.id,
@@ -76,6 +77,7 @@ def _record(site: Site, scene: Scene) -> SiteRecord:
         weights=weights_of(site),
         macs=macs_of(site),
         ended=None if ended is None else ended.reason,
+        field_ended=next(filter(None, reasons), None),
     )
 
 

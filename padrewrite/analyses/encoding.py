@@ -31,6 +31,7 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
             "output_stride": _fractions(whole.output_stride),
             "coarsest_stride": _fractions(whole.coarsest_stride),
             "receptive_field": encode(whole.receptive_field),
+            "receptive_field_complete": whole.receptive_field_complete,
         },
         "findings": [encode(finding) for finding in analysis.findings],
         "chains": [encode(chain) for chain in analysis.chains],
@@ -62,6 +63,7 @@ def site_json(record: SiteRecord) -> dict[str, Any]:
         "parameters": record.parameters,
         "macs": record.macs,
         "ended": record.ended,
+        "field_ended": record.field_ended,
     }
 
 

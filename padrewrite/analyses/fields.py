@@ -20,7 +20,7 @@ import torch.fx as fx
 
 from padrewrite.analyses.folding import AxisFold
 from padrewrite.analyses.layout import Layout
-from padrewrite.ops.axis import AxisMap
+from padrewrite.ops.axis import AxisMap, Whole
 
 MOST_RESIDUES = 512
 Span = tuple[Fraction, Fraction]
@@ -53,11 +53,28 @@ class Fields:
     """Receptive fields of all tensors of a layout. Global pools and norms' statistics are left out."""
 
     def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._fold = AxisFold[AxisField](layout, _start, _through, partial(_join, first=min, last=max), strict=True)
 
     def of(self, node: fx.Node, dim: int) -> AxisField | None:
         """The field of a dimension; None if windows differ from place to place (align_corners, adaptive pools)."""
         return self._fold.of(node, dim)
+
+    def unknown(self, node: fx.Node, dim: int) -> str | None:
+        """Why a dimension of which all positions are followed has no field: the first call on the way that ends it."""
+        if self.of(node, dim) is not None:
+            return None
+        while True:
+            step = self._layout.steps[node]
+            places = [(read.node, read.dims[dim]) for read in step.reads]
+            sources = [(given, s[0]) for given, s in places if isinstance(s, tuple) and not isinstance(s[1], Whole)]
+            before = next((place for place in sources if self.of(*place) is None), None)
+            if before is None:
+                break
+            node, dim = before
+        if len(sources) > 1:
+            return f"{step.name} joins branches of different scales"
+        return f"windows of {step.name} differ from place to place"
 
 
 class SharedFields(Fields):
@@ -67,6 +84,7 @@ class SharedFields(Fields):
     """
 
     def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         join = partial(_join, first=max, last=min)
         self._fold = AxisFold[AxisField](layout, _start, _through_no_finer, join, strict=True)
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from padrewrite.analyses.analysis import Analysis
+from padrewrite.analyses.scene import BEHIND_POOL
 
 T = TypeVar("T", int, Fraction)
 
@@ -28,7 +29,9 @@ class Totals:
     coarsest_stride: tuple[Fraction, ...] | None
     """The most input pixels per position that any convolution's output has."""
     receptive_field: tuple[int, ...] | None
-    """The largest, in input pixels."""
+    """The largest that is known, in input pixels."""
+    receptive_field_complete: bool
+    """Whether all are known, but for those of convolutions behind a global pool; else the largest is at least that."""
 
 
 def totals(analysis: Analysis) -> Totals:
@@ -46,6 +49,7 @@ def totals(analysis: Analysis) -> Totals:
         output_stride=strides[-1] if strides else None,
         coarsest_stride=_largest(strides),
         receptive_field=_largest(fields),
+        receptive_field_complete=all(None not in one.receptive_field or one.ended == BEHIND_POOL for one in records),
     )
 
 

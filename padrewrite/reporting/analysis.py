@@ -77,7 +77,7 @@ def _totals(analysis: Analysis, whole: Totals, width: int) -> RenderableType:
         count_text(whole.parameters),
         count_text(whole.macs),
         _stride(whole),
-        per_axis(whole.receptive_field),
+        _field(whole),
         _input_size(analysis, whole),
         Text(str(whole.warnings), style=_STYLES["warning"] if whole.warnings else "green"),
         str(whole.notes),
@@ -90,6 +90,12 @@ def _stride(whole: Totals) -> str:
     """That of the last convolution, and the coarsest if it was coarser before."""
     last, coarsest = once(whole.output_stride), once(whole.coarsest_stride)
     return last if last == coarsest else f"{last} (coarsest {coarsest})"
+
+
+def _field(whole: Totals) -> str:
+    """The largest receptive field, or what it is at least."""
+    text = per_axis(whole.receptive_field)
+    return text if whole.receptive_field is None or whole.receptive_field_complete else f">= {text}"
 
 
 def _input_size(analysis: Analysis, whole: Totals) -> str:

@@ -50,6 +50,8 @@ def _remarks(record: SiteRecord) -> Iterator[str]:
             yield f"the middle output depends on {seen.count:,} of the {per_axis(seen.extents)} {of} pixels it spans"
     if record.ended:
         yield f"not followed: {record.ended}"
+    if record.field_ended:
+        yield f"no receptive field: {record.field_ended}"
 
 
 def _row(record: SiteRecord) -> tuple[Cell, ...]:

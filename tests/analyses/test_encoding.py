@@ -21,6 +21,7 @@ import padrewrite as pr
 from padrewrite.analyses.analysis import Analysis
 from padrewrite.analyses.encoding import analysis_json
 from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.scene import BEHIND_POOL
 from padrewrite.analyses.size_forms import SizeForm
 from padrewrite.analyses.support import Reached
 from padrewrite.analyses.totals import totals
@@ -60,6 +61,7 @@ def test_one_convolution_in_full() -> None:
         "parameters": 224,
         "macs": 82944,
         "ended": None,
+        "field_ended": None,
     }
 
 
@@ -156,6 +158,7 @@ def test_totals_are_sums_and_extremes() -> None:
         "output_stride": ["1/2", "1"],
         "coarsest_stride": ["8", "4"],
         "receptive_field": [35, 9],
+        "receptive_field_complete": False,
     }
 
 
@@ -163,6 +166,14 @@ def test_totals_of_nothing_claim_nothing() -> None:
     whole = totals(make_analysis([]))
     assert (whole.output_stride, whole.coarsest_stride, whole.receptive_field) == (None, None, None)
     assert (whole.convolutions, whole.macs) == (0, 0)
+
+
+def test_the_field_is_complete_where_all_are_known_or_pooled_away() -> None:
+    pooled = record("gate", receptive_field=(None, None), ended=BEHIND_POOL)
+    assert totals(make_analysis([record(), pooled])).receptive_field_complete
+    for ended in (None, "flip reverses dimension 3"):
+        other = record("other", receptive_field=(3, None), ended=ended)
+        assert not totals(make_analysis([record(), pooled, other])).receptive_field_complete
 
 
 def test_a_layer_that_is_called_twice_holds_its_weights_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -14,9 +15,19 @@ from strategies import NetSpec, nets
 from torch import Tensor, nn
 
 import padrewrite as pr
-from analyses.oracles import NOISE, flat_net, flatten_weights, sensitivities, tensors_of, untouched, without_cancelling
+from analyses.oracles import (
+    NOISE,
+    flat_net,
+    flatten_weights,
+    reached_by_gradient,
+    sensitivities,
+    tensors_of,
+    untouched,
+    without_cancelling,
+)
 from padrewrite.analyses.fields import MOST_RESIDUES, AxisField, Fields
 from padrewrite.analyses.layout import Layout, read_layout
+from padrewrite.analyses.totals import totals
 from padrewrite.fuzzing.networks import Pad
 
 LOCAL = (
@@ -179,3 +190,59 @@ def test_images_axis_by_axis() -> None:
     found = [fields.of(layout.outputs[0], d) for d in (2, 3)]
     assert [f.size for f in found if f is not None] == [7, 7]
     assert [f.scale for f in found if f is not None] == [1, 2]
+
+
+class Skipped(nn.Module):
+    """A branch of half the size, resized and added; ``through`` is what the last convolution reads."""
+
+    def __init__(self, through: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.deep, self.last = (nn.Conv2d(1, 1, 3, padding=1) for _ in range(3))
+        self.through = through
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(self.through(y, self.deep(F.avg_pool2d(y, 2))))
+
+
+UNKNOWN: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "corners aligned": (
+        lambda y, z: y + F.interpolate(z, scale_factor=2, mode="bilinear", align_corners=True),
+        "add joins branches of different scales",
+    ),
+    "many residues": (
+        lambda y, z: F.interpolate(z, size=(1021, 1021), mode="bilinear"),
+        "windows of interpolate differ from place to place",
+    ),
+    "a warp": (
+        lambda y, z: F.grid_sample(y, F.affine_grid(torch.eye(2, 3)[None], [1, 1, 16, 16], align_corners=False)),
+        "grid_sample is not a call whose positions are known",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_without_a_field_there_is_a_reason_and_the_largest_is_a_lower_bound(name: str) -> None:
+    torch.manual_seed(0)
+    through, reason = UNKNOWN[name]
+    model, x = Skipped(through), torch.randn(1, 1, 16, 16)
+    found = pr.analyze(model, example_inputs=x)
+    site, whole = found.sites["last"], totals(found)
+    assert (site.field_ended is None) == bool(found.of("reasoning-ended"))
+    assert (site.receptive_field, site.field_ended or site.ended) == ((None, None), reason)
+    assert whole.receptive_field == (8, 8)
+    assert not whole.receptive_field_complete
+    assert ">= 8x8" in str(found)
+    if name == "corners aligned":
+        (moved,) = reached_by_gradient(model, [x], "last")
+        assert {max(line) - min(line) + 1 for line in zip(*moved)} == {12}  # really more
+
+
+def test_with_all_fields_known_the_largest_is_the_largest() -> None:
+    torch.manual_seed(0)
+    model, x = Skipped(lambda y, z: z), torch.randn(1, 1, 32, 32)
+    found = pr.analyze(model, example_inputs=x)
+    (moved,) = reached_by_gradient(model, [x], "last")
+    assert {max(line) - min(line) + 1 for line in zip(*moved)} == {12} == set(totals(found).receptive_field or ())
+    assert totals(found).receptive_field_complete
+    assert ">=" not in str(found).splitlines()[2]

@@ -103,6 +103,14 @@ def test_of_outputs_without_positions_nothing_is_said() -> None:
     assert "1x21x32x48: as large as the input for every input size; 2 more outputs" in both
 
 
+def test_a_field_that_is_not_the_whole_truth_is_a_lower_bound() -> None:
+    assert " 3x3 " in analysis_text(make_analysis([record()]))
+    assert ">=" not in analysis_text(make_analysis([record()]))
+    assert " >= 3x3 " in analysis_text(make_analysis([record(), unknown("lost")]))
+    other = record("other", receptive_field=(None, None), field_ended="windows differ")
+    assert "\n  no receptive field: windows differ\n" in analysis_text(make_analysis([record(), other]), full=True)
+
+
 def test_no_findings_is_said_plainly() -> None:
     assert "\nNo findings." in analysis_text(make_analysis())
     assert "docs/findings" not in analysis_text(make_analysis())
