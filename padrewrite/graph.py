@@ -27,6 +27,7 @@ from padrewrite.ops.pad import read_pad
 from padrewrite.ops.pool import Pool, read_pool
 from padrewrite.ops.reading import ConvNode, read_node
 from padrewrite.ops.realise import ExplicitPad, behind_pads, realise, split_of
+from padrewrite.ops.sizes import size_name, value_of
 from padrewrite.row_words import difference_text, row_text
 from padrewrite.weights import weights_of
 
@@ -162,6 +163,11 @@ class Graph:
         pool_sites = {i: _pool_site(i, node, op, counts) for i, (node, op) in pools.items()}
         pool_nodes = {i: node for i, (node, _) in pools.items()}
         return cls(nodes, sites, how, constants, tuple(notes), reads_values, dict(found), pool_sites, pool_nodes)
+
+    def holds_at(self, shapes: Sequence[Sequence[int]]) -> bool:
+        """Whether inputs of these shapes take the path that was recorded, of the sizes that were asked about."""
+        sizes = {size_name(i, d): n for i, shape in enumerate(shapes) for d, n in enumerate(shape)}
+        return all(value_of(condition, sizes) for condition in self.conditions)
 
     def convs(self) -> Iterator[Site]:
         """Every convolution site in execution order, transposed ones included."""

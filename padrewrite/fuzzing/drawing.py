@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "add": Kind(kinds.draw_add),
     "cat": Kind(kinds.draw_cat, kinds.can_cat),
     "pad": Kind(kinds.draw_pad, weight=4),
+    "pad_to": Kind(kinds.draw_pad_to),
     "crop": Kind(kinds.draw_crop, _extended),
     "interpolate": Kind(kinds.draw_interpolate, weight=4),
     "transposed_conv": Kind(kinds.draw_transposed_conv, weight=3),
@@ -84,7 +85,8 @@ def draw_network(
         parts: fewest and most entries of the menu.
     """
     names = [name for name in KINDS if kinds is None or name in kinds]
-    names = [name for name in names if (padded or name != "pad") and (KINDS[name].linear or not linear_only)]
+    names = [name for name in names if padded or name not in ("pad", "pad_to")]
+    names = [name for name in names if KINDS[name].linear or not linear_only]
     grower = Grower(choices, ranks, padded, "pad" in names, linear_only)
     for _ in range(grower.integer(*parts)):
         _draw_part(grower, names)

@@ -16,6 +16,7 @@ from padrewrite.fuzzing.networks import (
     Norm,
     Pad,
     PadLayer,
+    PadTo,
     Pointwise,
     Pool,
     Shuffle,
@@ -124,6 +125,13 @@ def draw_pad(g: Grower, read: int) -> None:
     if mode == "constant" and g.chance(40):
         amounts = amounts[-g.integer(1, g.rank) :]
     g.emit(Pad((read,), amounts, mode, value))
+
+
+def draw_pad_to(g: Grower, read: int) -> None:
+    """Half of the time to what is there: then nothing is missing at this size, but may be at others."""
+    multiples = [m for m in (2, 3, 4) if all(n + -n % m <= g.limit(n) for n in g.sizes(read))]
+    exact = [m for m in multiples if not any(n % m for n in g.sizes(read))]
+    g.emit(PadTo((read,), g.pick(exact if exact and g.chance(50) else multiples or [1])))
 
 
 def draw_crop(g: Grower, read: int) -> None:

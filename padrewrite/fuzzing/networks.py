@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from padrewrite.fuzzing.layers import Layer, LayerSpec, NormSpec, PadSpec, Shape, SymmetricSpec, TransposedSpec
-from padrewrite.fuzzing.reshaping import Crop, Interpolate, Merge, Pad, Pointwise, Shuffle
+from padrewrite.fuzzing.reshaping import Crop, Interpolate, Merge, Pad, PadTo, Pointwise, Shuffle
 from padrewrite.fuzzing.steps import (
     AdaptivePool,
     Convolve,
@@ -45,6 +45,7 @@ __all__ = [
     "Pad",
     "PadLayer",
     "PadSpec",
+    "PadTo",
     "Pointwise",
     "Pool",
     "Shuffle",

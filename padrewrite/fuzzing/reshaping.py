@@ -38,6 +38,22 @@ class Pad(Step):
 
 
 @dataclass(frozen=True, repr=False)
+class PadTo(Step):
+    """``F.pad`` at the end of every axis up to a multiple, by a forward that first asks whether any is missing."""
+
+    kind: ClassVar[str] = "pad_to"
+    multiple: int
+
+    def output(self, shapes: Sequence[Shape], layers: Sequence[Layer]) -> Shape | None:
+        channels, *sizes = shapes[0]
+        return (channels, *(n + -n % self.multiple for n in sizes))
+
+    def run(self, read: Sequence[Tensor], net: Net) -> Tensor:
+        missing = [-n % self.multiple for n in read[0].shape[2:]]
+        return F.pad(read[0], flat(tuple((0, amount) for amount in missing))) if any(missing) else read[0] + 0
+
+
+@dataclass(frozen=True, repr=False)
 class Crop(Step):
     """Slicing."""
 

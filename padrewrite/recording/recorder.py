@@ -138,11 +138,11 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._sizes is None:
             return self._record(func, args, kwargs or {})
-        self._sizes.in_torch = True
+        self._sizes.running = func
         try:
             return self._record(func, args, kwargs or {})
         finally:
-            self._sizes.in_torch = False
+            self._sizes.running = None
 
     def _record(self, func: Any, args: Any, kwargs: Any) -> Any:
         operands = (args, kwargs)

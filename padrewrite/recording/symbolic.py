@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils._pytree import tree_leaves
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from padrewrite.ops.conv import convolve, is_conv, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
+from padrewrite.ops.pool import pool_family, read_pool
+from padrewrite.ops.sizes import value_of
 from padrewrite.ops.symmetric import read_symmetric, symmetric_conv
 from padrewrite.recording.execute import autocast_state
 from padrewrite.source import Source
@@ -32,22 +36,27 @@ class Sizes(ShapeEnv):
         """The first such size, its number, and the line; None if the recording holds for all sizes."""
         self.line: Callable[[], Source | None] = lambda: None
         """The line of the model that is running."""
-        self.in_torch = False
-        """Whether a call of torch is running. What it asks about sizes concerns how it computes, not what."""
+        self.running: Any = None
+        """The call of torch that runs; None while the model's own code does."""
         self._answers: dict[Any, None] = {}
 
     def evaluate_expr(self, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
         value = super().evaluate_expr(orig_expr, *args, **kwargs)
         if isinstance(value, (BooleanAtom, bool)):
-            if not self.in_torch:
-                self._answers[orig_expr if value else Not(orig_expr)] = None
+            answer = orig_expr if value else Not(orig_expr)
+            if self.running is None or (self.running in CUTTING and not _at_least(answer)):
+                self._answers[answer] = None
         elif self.fixed is None and isinstance(value, (Number, int, float)) and orig_expr.free_symbols:
             self.fixed = orig_expr, value, self.line()
         return value
 
     @property
     def conditions(self) -> list[Any]:
-        """What the model's own code asked about sizes, as answered, unless it is so for all sizes."""
+        """What decided about results, as it was answered, unless it is so for all sizes.
+
+        The model's own code asks, and so do crops, whether they end before the map does. What other calls of torch ask
+        concerns how they compute, or whether they can.
+        """
         return [answer for answer in self._answers if answer.free_symbols and not self._always(answer)]
 
     def _always(self, answer: Any) -> bool:
@@ -59,6 +68,18 @@ class Sizes(ShapeEnv):
         mode = FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
         mode.cache_enabled = _repeats(model)
         return mode
+
+
+def _at_least(answer: Any) -> bool:
+    """Whether a condition holds for all but small sizes, like those of crops that count from the end."""
+    sizes = {str(symbol): size for size, symbol in enumerate(answer.free_symbols, start=10**6)}
+    return all(bool(value_of(answer, {name: size + more for name, size in sizes.items()})) for more in range(12))
+
+
+CUTTING = {
+    *(Tensor.__getitem__, Tensor.narrow, torch.narrow, Tensor.chunk, torch.chunk, Tensor.split, torch.split),
+    *(Tensor.tensor_split, torch.tensor_split, F.pad),
+}
 
 
 def _repeats(model: nn.Module) -> bool:
@@ -82,6 +103,8 @@ def stand_in(func: Any, args: Any, kwargs: Any) -> Callable[..., Any]:
     casts = any(enabled for _, enabled, _ in autocast_state())
     if func in _ALIKE and not casts and not _in_place(args, kwargs):
         return _clone
+    if _rounds_up(func, args, kwargs):
+        return partial(_ceiled, func)
     if func in (F.max_pool1d, torch.max_pool1d):
         return _max_pool1d
     if func is F.interpolate and args and args[0].dim() == 3 and kwargs.get("mode") == "area":
@@ -154,6 +177,29 @@ def _max_pool1d(x: Tensor, *args: Any, return_indices: bool = False, **kwargs: A
     return F.max_pool1d(x, *args, return_indices=True, **kwargs)[0]
 
 
+def _rounds_up(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether it is a pool with ceil_mode. torch asks how its last window lies, and answers for the recorded size."""
+    if pool_family(func) is None or any(isinstance(n, torch.SymInt) for n in tree_leaves((args, kwargs))):
+        return False
+    pool = read_pool(func, args, kwargs)
+    return pool is not None and pool.op.ceil
+
+
+def _ceiled(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """A map of the size that is right for all: a last window begins on the map or on the padding before it."""
+    pool = read_pool(func, args, kwargs)
+    assert pool is not None
+    x, w = pool.x, pool.op.window
+    spans = [d * (k - 1) + 1 for k, d in zip(w.kernel, w.dilation)]
+    past = [min(2 * p - span + s - 1, p - 1) for p, span, s in zip(w.lo, spans, w.stride)]
+    return _map_like(x, [(n + more) // s + 1 for n, more, s in zip(x.shape[-w.rank :], past, w.stride)])
+
+
+def _map_like(x: Tensor, sizes: Sequence[Any]) -> Tensor:
+    out = x.new_empty((*x.shape[: -len(sizes)], *sizes))
+    return out.contiguous(memory_format=suggest_memory_format(x))
+
+
 def _adaptive_avg_pool1d(x: Tensor, output_size: Any) -> Tensor:
     """Its sizes are numbers to torch in one dimension and may be symbols in two."""
     (size,) = output_size if isinstance(output_size, (tuple, list)) else (output_size,)
@@ -171,8 +217,7 @@ def _resampled(x: Tensor, size: Any = None, scale_factor: Any = None, *args: Any
         new = [n * int(f) if int(f) == f else torch.sym_int(n * f) for n, f in zip(sizes, factors)]
     else:
         new = per_axis(size, len(sizes))
-    out = x.new_empty((*x.shape[:2], *new))
-    return out.contiguous(memory_format=suggest_memory_format(x))
+    return _map_like(x, new)
 
 
 def _area1d(x: Tensor, size: Any = None, scale_factor: Any = None, *args: Any, **kwargs: Any) -> Tensor:

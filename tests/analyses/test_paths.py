@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import padrewrite as pr
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.paths import Paths
+from padrewrite.ops.sizes import print_size
+from padrewrite.recording.execute import execute, state_of
 
 Path = list[object]
 
@@ -167,3 +169,38 @@ def test_bounds_beyond_the_sizes_that_are_tried_are_told_as_they_are() -> None:
 
     note = pr.analyze(Net(body).eval(), example_inputs=torch.zeros(1, 1, 25, 24)).notes[-1]
     assert note.endswith("holds for input_0_size_3 < 9000")
+
+
+CROPPED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[str, ...]]] = {
+    "to a number beyond": (lambda x: x[..., :40], ("input_0_size_3 < 40",)),
+    "from the end": (lambda x: x[..., 2:-3], ()),
+    "the last ones, of fewer": (lambda x: x[..., -40:], ("(-1)*input_0_size_3 > -40",)),
+    "a pool that rounds up": (lambda x: F.max_pool2d(x, 2, 2, 1, ceil_mode=True), ()),
+    "an average that rounds up": (lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), ()),
+    "a dilated pool that rounds up": (lambda x: F.max_pool2d(x, 2, 3, 1, dilation=2, ceil_mode=True), ()),
+}
+
+
+@pytest.mark.parametrize("width", [24, 27])
+@pytest.mark.parametrize("name", CROPPED)
+def test_sizes_that_follow_from_crops_and_pools_hold_where_the_recording_does(name: str, width: int) -> None:
+    """The model computes with the size of what was cropped; the recorded graph must, too."""
+    crop, conditions = CROPPED[name]
+
+    def body(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+        small = crop(x)
+        return conv(F.pad(small, (0, -small.shape[-1] % 5)))
+
+    model = Net(body).eval()
+    graph = pr.record(model, example_inputs=torch.zeros(1, 1, 24, width))
+    assert graph.how == "symbolic"
+    assert graph.nodes is not None
+    assert tuple(map(print_size, graph.conditions)) == conditions
+    state, compared = state_of(model, graph.constants), 0
+    for n in range(8, 80):
+        x = torch.randn(1, 1, 24, n)
+        if graph.holds_at([x.shape]):
+            with torch.no_grad():
+                assert torch.equal(execute(graph.nodes, state, [x])[0], model(x)), n
+            compared += 1
+    assert compared == (32 if conditions else 72)

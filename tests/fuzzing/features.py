@@ -16,6 +16,7 @@ from padrewrite.fuzzing.networks import (
     NetSpec,
     Pad,
     PadLayer,
+    PadTo,
     Pointwise,
     Pool,
     Shuffle,
@@ -110,6 +111,11 @@ def _pad(spec: NetSpec, step: Any) -> Iterator[str]:
         yield "of some axes"
 
 
+def _pad_to(spec: NetSpec, step: Any) -> Iterator[str]:
+    before = spec.shapes[step.reads[0]]
+    yield "nothing missing" if step.output([before], ()) == before else "something missing"
+
+
 def _crop(spec: NetSpec, step: Any) -> Iterator[str]:
     for start, stop, stride in step.slices:
         yield "plain" if (start, stop, stride) == (None, None, 1) else "cut"
@@ -159,6 +165,7 @@ _TELLERS: list[tuple[type[Step], Callable[[NetSpec, Any], Iterator[str]]]] = [
     (PadLayer, _pad_layer),
     (Pad, _pad),
     (Crop, _crop),
+    (PadTo, _pad_to),
     (Interpolate, _interpolate),
     (Shuffle, lambda spec, step: iter(["inverse" if step.inverse else "forward"])),
     (Pointwise, lambda spec, step: iter([step.function])),

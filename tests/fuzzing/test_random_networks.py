@@ -53,6 +53,7 @@ FEATURES = {
     *("GlobalPool mean", "GlobalPool amax", "GlobalPool sum"),
     *("Pad constant", "Pad reflect", "Pad replicate", "Pad circular", "Pad negative", "Pad of ones"),
     *("Pad of some axes", "PadLayer constant", "PadLayer reflect", "PadLayer replicate", "PadLayer circular"),
+    *("PadTo nothing missing", "PadTo something missing"),
     *("Crop from the end", "Crop to a number", "Crop with a step"),
     *("Interpolate nearest", "Interpolate nearest-exact", "Interpolate linear", "Interpolate bilinear"),
     *("Interpolate trilinear", "Interpolate bicubic", "Interpolate area", "Interpolate to another's size"),
