@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from padrewrite.reporting.layout import Cell, clean, grid, natural_widths
+from padrewrite.reporting.layout import Cell, grid, natural_widths
 
 INDENT = 2
 
@@ -17,25 +16,25 @@ Group = tuple[Text, Sequence[Sequence[Cell]]]
 
 
 def aligned(
-    columns: Sequence[str], groups: Sequence[Group], width: int, *, least: Sequence[int], right: Collection[int]
+    columns: Sequence[str],
+    groups: Sequence[Group],
+    width: int,
+    *,
+    least: Sequence[int],
+    right: Collection[int],
+    fold: Collection[int] = (),
 ) -> Iterator[RenderableType]:
-    """A header and the groups; ``least`` and ``right`` are those of ``grid``."""
+    """A header, if there is a row, and the groups; ``least``, ``right`` and ``fold`` are those of ``grid``."""
     header: list[Cell] = [Text(name, style="bold") for name in columns]
-    widths = natural_widths([header, *(row for _, rows in groups for row in rows)])
+    rows = [row for _, rows in groups for row in rows]
+    widths = natural_widths([header, *rows])
 
     def line(row: Sequence[Cell]) -> RenderableType:
-        cells = [_padded(cell, n, c in right) for c, (cell, n) in enumerate(zip(row, widths))]
-        return grid([cells], width, least=least, indent=INDENT)
+        return grid([row], width, least=least, right=right, fold=fold, indent=INDENT, wanted=widths)
 
-    yield line(header)
-    for title, rows in groups:
+    if rows:
+        yield line(header)
+    for title, below in groups:
         title.overflow = "fold"
         yield title
-        yield from map(line, rows)
-
-
-def _padded(cell: Cell, width: int, right: bool) -> Text:
-    text, style = (cell.plain, cell.style) if isinstance(cell, Text) else (cell, "")
-    text = clean(text)
-    room = " " * (width - cell_len(text))
-    return Text(room + text if right else text + room, style=style)
+        yield from map(line, below)

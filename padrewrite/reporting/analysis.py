@@ -83,7 +83,7 @@ def _totals(analysis: Analysis, whole: Totals, width: int) -> RenderableType:
         str(whole.notes),
     )
     bold = tuple(Text(name, style="bold") for name in _TOTALS)
-    return grid([bold, row], width, least=(4, 4, 4, 4, 4, 4, 4, 4), right=range(8))
+    return grid([bold, row], width, least=(4, 4, 4, 13, 4, 4, 4, 4), right=range(8), fold=(3,))
 
 
 def _stride(whole: Totals) -> str:

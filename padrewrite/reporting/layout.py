@@ -80,6 +80,7 @@ def grid(
     right: Iterable[int] = (),
     indent: int = 0,
     gap: int = GAP,
+    wanted: Sequence[int] | None = None,
 ) -> Table:
     """Rows in aligned columns, at most ``width`` cells together.
 
@@ -89,10 +90,11 @@ def grid(
         right: columns aligned to the right.
         indent: cells left free before the first column.
         gap: cells between columns.
+        wanted: cells that each column wants, if more than these rows do.
     """
     folded, aligned = set(fold), set(right)
     columns = len(least)
-    natural = natural_widths(rows) if rows else [0] * columns
+    natural = wanted or (natural_widths(rows) if rows else [0] * columns)
     floors = [min(n, low) if low else n for n, low in zip(natural, least)]
     widths = share(natural, floors, width - indent - gap * (columns - 1))
     table = Table.grid(padding=(0, gap, 0, 0), pad_edge=False)

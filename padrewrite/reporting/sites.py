@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import zip_longest
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -27,8 +28,11 @@ _UNITS = "kMGT"
 def sites_parts(records: Iterable[SiteRecord], width: int) -> Iterator[RenderableType]:
     """A title, a row of numbers, and what else there is to say, per convolution call."""
     groups = [_group(record) for record in records]
-    yield from aligned(_COLUMNS, groups, width, least=(12, 9, 8, 5, 0, 0, 0, 0), right=(3, 4, 5, 6, 7))
-    yield Text(" ".join(_LEGEND), style="dim")
+    yield from aligned(
+        _COLUMNS, groups, width, least=(12, 9, 8, 5, 0, 0, 0, 0), right=(3, 4, 5, 6, 7), fold=(0, 1, 2, 3)
+    )
+    if any(rows for _, rows in groups):
+        yield Text(" ".join(_LEGEND), style="dim")
 
 
 def _group(record: SiteRecord) -> Group:
@@ -39,7 +43,7 @@ def _group(record: SiteRecord) -> Group:
         title.append(f"  {clean(record.source)}", style="not bold dim")
     for line in _remarks(record):
         title.append(f"\n{' ' * INDENT}{clean(line)}", style="not bold yellow")
-    return title, [_row(record)]
+    return title, [] if record.input_size is None else list(_rows(record))
 
 
 def _remarks(record: SiteRecord) -> Iterator[str]:
@@ -48,24 +52,35 @@ def _remarks(record: SiteRecord) -> Iterator[str]:
         if seen.holes:
             of = "input" if record.reached is not None else f"input {given}'s"
             yield f"the middle output depends on {seen.count:,} of the {per_axis(seen.extents)} {of} pixels it spans"
-    if record.ended:
+    if record.ended and record.input_size is not None:
         yield f"not followed: {record.ended}"
     if record.field_ended:
         yield f"no receptive field: {record.field_ended}"
 
 
-def _row(record: SiteRecord) -> tuple[Cell, ...]:
+def _rows(record: SiteRecord) -> Iterator[tuple[Cell, ...]]:
+    """Numbers, with a line for each axis where the axes differ."""
     field = per_axis(record.receptive_field) + ("+" if record.context else "")
-    return (
+    sizes = _lines(record.size)
+    phases = _lines([None if phase is None else phase_text(phase) for phase in record.phase])
+    yield (
         f"{per_axis(record.input_size)} -> {per_axis(record.output_size)}",
-        once(record.size),
-        once([None if phase is None else phase_text(phase) for phase in record.phase]),
+        sizes[0],
+        phases[0],
         field,
         share_text(record.valid_weights),
         share_text(record.saw_padding),
         _UNKNOWN if record.border is None else f"{record.border.q:.3f}",
         count_text(record.macs),
     )
+    for size, phase in list(zip_longest(sizes, phases, fillvalue=""))[1:]:
+        yield ("", size, phase, "", "", "", "", "")
+
+
+def _lines(values: Sequence[object]) -> list[str]:
+    """What holds for every axis, or a line for each."""
+    parts = once(values).split(", ")
+    return [f"{part}," for part in parts[:-1]] + parts[-1:]
 
 
 def phase_text(phase: AxisPhase) -> str:

@@ -11,8 +11,10 @@ from hypothesis import given
 from rich.cells import cell_len
 
 from padrewrite.analyses.analysis import Analysis
-from padrewrite.analyses.size_forms import SizeForm, identity
+from padrewrite.analyses.size_forms import SizeForm, identity, reduced
 from padrewrite.analyses.support import Reached
+from padrewrite.ops.conv import Conv
+from padrewrite.ops.window import Window
 from padrewrite.reporting.analysis import MODEL, NAMED, SHOWN, analysis_parts, analysis_text, runs
 from padrewrite.reporting.layout import plain_text
 from padrewrite.reporting.sites import count_text, phase_text
@@ -121,7 +123,7 @@ def test_without_inputs_the_text_claims_nothing() -> None:
     assert text.splitlines()[0].endswith("recorded: module tree only  input none")
     assert text.splitlines()[2].split() == ["1", "224", *["-"] * 4, "0", "0"]
     assert "No findings in the windows alone. Everything else needs example inputs." in text
-    assert "not followed: no example inputs were given" in text
+    assert text.splitlines()[-1].startswith("stem  k3 s2 p1 d1  3>8")  # no line of numbers that are not known
 
 
 def test_a_recording_that_was_not_executed_says_so() -> None:
@@ -198,7 +200,8 @@ def test_full_has_two_lines_for_every_convolution() -> None:
     numbers = ["2i", "+", "1/2", "3x3", "96.6", "%", "10.2", "%", "0.980", "82.9", "k"]
     assert lines[place + 1].split() == ["32x48", "->", "16x24", "floor((H", "+", "1)/2)", *numbers]
     assert lines[place + 2] == "deep  k3 s2 p1 d1  3>8"
-    assert "16i - 7/2, 16i" in lines[place + 3]
+    assert "  16i - 7/2,  " in lines[place + 3]
+    assert lines[place + 4].split() == ["16i"]
     assert " 3x3+ " in lines[place + 3]
 
 
@@ -262,3 +265,22 @@ def test_phases_read_as_a_formula(scale: object, offset: object, text: str) -> N
 )
 def test_equal_rates_are_written_once(rates: tuple[int, ...], text: str) -> None:
     assert runs(rates) == text
+
+
+def test_volumes_are_not_cut() -> None:
+    """Where the axes differ, each has its line; what is still too long is folded."""
+    sizes = (reduced(1, (-1,)), identity(), reduced(4, (0, 1, 1, 2, 2, 3, 9)))
+    op = Conv(Window((2, 4, 6), (1, 2, 3), (1, 1, 1), (0, 1, 2), (0, 1, 2)), 3, 8, 1, True, ("zeros",) * 3)
+    shown = record(
+        op=op,
+        input_size=(117, 140, 164),
+        output_size=(116, 120, 121),
+        size=sizes,
+        phase=(phase("16/17", "8/17"), phase(1), phase("100/131", "-65/128")),
+        receptive_field=(102, 205, 112),
+    )
+    text = analysis_text(make_analysis([shown]), full=True)
+    assert "..." not in text
+    assert max(map(len, text.splitlines())) <= 100
+    for wanted in ("117x140x164 ->", "116x120x121", "H - 1,", "H,", "(16/17)i + 8/17,", "i,", "(100/131)i -", "65/128"):
+        assert wanted in text, text
