@@ -47,7 +47,7 @@ def record(model: nn.Module, *, example_inputs: Any = None) -> Graph:
     Raises:
         ModelError, InputsError, RecordError.
     """
-    check_model(model)
+    check_model(model, "record")
     return read_tree(model) if example_inputs is None else trace(model, Inputs.of(example_inputs))
 
 
@@ -64,7 +64,7 @@ def analyze(model: nn.Module, *, example_inputs: Any = None) -> Analysis:
     Raises:
         ModelError, InputsError, RecordError.
     """
-    check_model(model)
+    check_model(model, "analyze")
     inputs = None if example_inputs is None else Inputs.of(example_inputs)
     graph = read_tree(model) if inputs is None else trace(model, inputs)
     return build(graph, type(model).__name__, None if inputs is None else str(inputs))
@@ -91,7 +91,7 @@ def plan(
     Raises:
         ModelError, InputsError, RecordError, PassError, SelectorError, NoEffectError.
     """
-    check_model(model)
+    check_model(model, "plan")
     parsed = parse_passes(passes)
     inputs = None if example_inputs is None else Inputs.of(example_inputs)
     graph = read_tree(model) if inputs is None else trace(model, inputs)
@@ -135,7 +135,7 @@ def apply(model: nn.Module, plan: Plan, *, inplace: bool = False) -> nn.Module:
 
 
 def _apply(model: nn.Module, plan: Plan, inplace: bool) -> nn.Module:
-    check_model(model)
+    check_model(model, "apply")
     if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PlanError(f"the plan is a {type(plan).__name__}; give a Plan, as from plan(...) or Plan.load(path).")
     if tree_fingerprint(model) != plan.tree and history(model) is not None:
@@ -191,6 +191,7 @@ def transform(
         What ``plan`` and ``apply`` raise, and ContractViolation if verification fails (nothing is changed then).
     """
     _check_level(verify)
+    check_model(model)
     decided = plan(
         model,
         passes,
@@ -233,7 +234,7 @@ def verify(
         level: ``"quick"`` or ``"full"``.
         trials: random inputs per site at level ``"full"``.
     """
-    check_model(new)
+    check_model(new, "verify")
     _check_level(level)
     done = history(new)
     if done is None:
@@ -257,7 +258,7 @@ def revert(model: nn.Module, *, original: nn.Module | None = None) -> nn.Module:
     Raises:
         RevertError: there is nothing to revert, or replaced parameters are gone and ``original`` was not given.
     """
-    check_model(model)
+    check_model(model, "revert")
     done = history(model)
     if original is not None and done is not None and tree_fingerprint(_model_of(original)) != done.plans[0].tree:
         raise RevertError(f"original is not what this {type(model).__name__} was made from: other modules or shapes.")
@@ -278,7 +279,7 @@ def report(model: Any) -> Report:
     backend = getattr(model, "_padrewrite_backend", None)
     if backend is not None:
         return Report((backend.plan(),), None)
-    done = history(check_model(model))
+    done = history(check_model(model, "report"))
     if done is None:
         raise PlanError(f"this {type(model).__name__} carries no rewrite of padrewrite's: nothing to report.")
     return Report(done.plans, done.verification)

@@ -69,6 +69,7 @@ def fails(net: nn.Module, error: type[Exception], *parts: str, call: Callable[[]
 CALLS: dict[str, Callable[[Any], Any]] = {
     "plan": lambda m: pr.plan(m, PARTIAL),
     "transform": lambda m: pr.transform(m, PARTIAL, inplace=True),
+    "analyze": lambda m: pr.analyze(m),
     "record": lambda m: pr.record(m),
     "verify": lambda m: pr.verify(m),
     "revert": lambda m: pr.revert(m),
@@ -83,31 +84,35 @@ class TestTheModel:
         with pytest.raises(ModelError, match=re.escape(f"is a {type(thing).__name__}; give an nn.Module")):
             call(thing)
 
-    @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-    def test_a_class(self, call: Any) -> None:
-        with pytest.raises(ModelError, match=r"give an instance, as in transform\(Model\(\), \.\.\.\)"):
-            call(Net)
+    @pytest.mark.parametrize("name", CALLS)
+    def test_a_class(self, name: str) -> None:
+        with pytest.raises(ModelError, match=rf"give an instance, as in {name}\(Model\(\), \.\.\.\)"):
+            CALLS[name](Net)
 
-    @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+    @pytest.mark.parametrize("name", CALLS)
     @pytest.mark.parametrize("nested", [False, True])
-    def test_data_parallel(self, net: Net, call: Any, nested: bool) -> None:
+    def test_data_parallel(self, net: Net, name: str, nested: bool) -> None:
         wrapped = nn.DataParallel(net)
         model = nn.Sequential(nn.Identity(), wrapped) if nested else wrapped
-        text = fails(
-            model, ModelError, "transform(model.module, ...)", "DataParallel(new)", call=lambda: call(model)
-        )
+        text = fails(model, ModelError, f"{name}(model.module, ...)", call=lambda: CALLS[name](model))
+        assert ("DataParallel(new)" in text) == (name == "transform")
         assert ("1 is" in text) == nested
 
-    @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-    def test_compiled(self, net: Net, call: Any) -> None:
-        model = torch.compile(net, backend="eager")
-        fails(
-            model,
-            ModelError,
-            "transform(model._orig_mod, ...)",
-            "torch.compile(new)",
-            call=lambda: call(model),
-        )  # pyright: ignore
+    @pytest.mark.parametrize("name", CALLS)
+    def test_compiled(self, net: Net, name: str) -> None:
+        model: Any = torch.compile(net, backend="eager")
+        text = fails(model, ModelError, f"{name}(model._orig_mod, ...)", call=lambda: CALLS[name](model))
+        assert ("torch.compile(new)" in text) == (name == "transform")
+
+    @pytest.mark.parametrize(
+        ("model", "where"),
+        [
+            (nn.Sequential(nn.Conv1d(1, 2, 3), nn.Sequential(nn.ReLU(), nn.Conv1d(2, 2, 90))), " in 1.1 (Conv1d): "),
+            (nn.Conv1d(1, 2, 90), "(1x1x79): RuntimeError: Calculated padded input size"),
+        ],
+    )
+    def test_its_own_error_names_the_layer(self, model: nn.Module, where: str) -> None:
+        fails(model, InputsError, where, call=lambda: pr.analyze(model, example_inputs=torch.zeros(1, 1, 79)))
 
     @pytest.mark.parametrize("child", [False, True])
     def test_compiled_in_place(self, net: Net, child: bool) -> None:
@@ -120,7 +125,7 @@ class TestTheModel:
         scripted = torch.jit.script(nn.Conv2d(3, 4, 3, padding=1))
         model = nn.Sequential(scripted) if nested else scripted
         with pytest.raises(
-            ModelError, match=r"ScriptModule.*Transform the eager model instead"
+            ModelError, match=r"ScriptModule.*Give the eager model instead"
         ):
             pr.plan(model, PARTIAL)  # pyright: ignore
 
@@ -131,7 +136,7 @@ class TestTheModel:
             ModelError,
             "new = transform(model, ...)",
             "FullyShardedDataParallel(new)",
-            call=lambda: pr.plan(model, PARTIAL),
+            call=lambda: pr.transform(model, PARTIAL),
         )
 
     @pytest.mark.parametrize("inputs", [None, picture()], ids=["tree", "inputs"])

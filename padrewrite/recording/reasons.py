@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
+from torch import nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from padrewrite.errors import RecordError
@@ -35,6 +36,17 @@ def failure(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     text = str(error).strip() or repr(error)
     return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
+
+
+def running(model: nn.Module, error: BaseException) -> str:
+    """`` in body.3 (Conv1d)``: the innermost module of the model that was running; nothing if that is the model."""
+    names = {id(module): name for name, module in model.named_modules()}
+    name, traceback = "", error.__traceback__
+    while traceback is not None:
+        owner = traceback.tb_frame.f_locals.get("self")
+        name = names.get(id(owner), name)
+        traceback = traceback.tb_next
+    return f" in {name} ({type(model.get_submodule(name)).__name__})" if name else ""
 
 
 def _at(source: Source | None) -> str:

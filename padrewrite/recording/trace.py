@@ -20,7 +20,7 @@ from padrewrite.recording.births import Births
 from padrewrite.recording.execute import execute, state_of
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.preserve import preserved
-from padrewrite.recording.reasons import INSTEAD, failure, first_line, fixed_size
+from padrewrite.recording.reasons import INSTEAD, failure, first_line, fixed_size, running
 from padrewrite.recording.recorder import Recorder
 from padrewrite.recording.symbolic import Sizes, symbolic_sizes
 from padrewrite.recording.tensors import tensors_in
@@ -43,7 +43,8 @@ def trace(model: nn.Module, inputs: Inputs, symbolic: bool = True) -> Graph:
             graph, fixed = _follow_symbolic(model, inputs)
         except Exception as error:
             raise InputsError(
-                f"{type(model).__name__}.forward failed on meta tensors ({inputs}): {first_line(error)}"
+                f"{type(model).__name__}.forward failed on meta tensors ({inputs}){running(model, error)}: "
+                f"{first_line(error)}"
             ) from error
         return replace(graph, notes=(*graph.notes, *filter(None, [fixed]), "not executed: tensors are on meta"))
     expected, convolutions = _eager(model, inputs)
@@ -73,7 +74,8 @@ def _eager(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], int]:
             output = model(*fresh.args, **fresh.kwargs)
         except Exception as error:
             raise InputsError(
-                f"{type(model).__name__}.forward failed on example_inputs ({inputs}): {first_line(error)}"
+                f"{type(model).__name__}.forward failed on example_inputs ({inputs}){running(model, error)}: "
+                f"{first_line(error)}"
             ) from error
         return [t.detach().clone() for t in tensors_in(output)], births.convolutions
 

@@ -100,7 +100,7 @@ class Test10Wrappers:
         model = Branchy()
         wrapped = nn.parallel.DistributedDataParallel(model)
         with pytest.raises(ModelError, match=r"transform\(model\.module, \.\.\.\); DistributedDataParallel\(new\)"):
-            pr.plan(wrapped, PARTIAL)
+            pr.transform(wrapped, PARTIAL)
         new = pr.transform(model.eval(), PARTIAL, example_inputs=picture())
         parallel = nn.parallel.DistributedDataParallel(new)
         parallel(picture()).square().sum().backward()
