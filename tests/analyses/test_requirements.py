@@ -135,7 +135,7 @@ def test_the_message() -> None:
     (finding,) = requirements(FIXED["flatten"][0](), SIDE)
     assert finding.message == (
         "the size along input dimensions 2 and 3 needs to be 29 to 32, "
-        "for 4#linear to read the size that it is made for"
+        "for 4#linear.0 to read the size that it is made for"
     )
 
 
