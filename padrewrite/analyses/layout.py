@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch.fx as fx
 
@@ -47,6 +49,8 @@ class Layout:
     users: Mapping[fx.Node, tuple[fx.Node, ...]]
     """Who reads a tensor, and is itself a step or the output."""
     outputs: tuple[fx.Node, ...]
+    paths: Mapping[fx.Node, str] = field(default_factory=dict[fx.Node, str])
+    """Where each output first stands in what the model returns, as far as it is known: ``2`` or ``aux[0]``."""
 
     def spatial(self, node: fx.Node) -> tuple[int, ...]:
         """Dimensions of ``node`` that carry positions."""
@@ -101,14 +105,20 @@ def read_layout(graph: Graph, besides: Collection[Origin] = ()) -> Layout:
     moved = _moved(read, axes).union(besides)
     kept = {node: tuple(axis if axis in moved else None for axis in found) for node, found in origins.items()}
     axes, steps = _locate_all(calls, read, kept)
-    outputs = next(n for n in graph.nodes.nodes if n.op == "output").all_input_nodes
+    returned = next(n for n in graph.nodes.nodes if n.op == "output")
     users: dict[fx.Node, list[fx.Node]] = {}
     for node, step in steps.items():
         for source in step.reads:
             users.setdefault(source.node, []).append(node)
     sites = {site: node for node, (site, _) in convs.items()}
     frozen = {node: tuple(found) for node, found in users.items()}
-    return Layout(steps, axes, inputs, sites, frozen, tuple(outputs))
+    return Layout(steps, axes, inputs, sites, frozen, tuple(returned.all_input_nodes), _paths(returned))
+
+
+def _paths(returned: fx.Node) -> dict[fx.Node, str]:
+    tensors: Any = returned.args[0]
+    placed = zip(tensors, returned.meta.get("paths", ()))
+    return {node: re.sub(r"^\[(\d+)\]$", r"\1", path) for node, path in reversed(list(placed)) if path}
 
 
 def _origins(index: int, node: fx.Node) -> tuple[Axis, ...]:

@@ -35,7 +35,7 @@ from padrewrite.recording.births import Births, storage_of
 from padrewrite.recording.execute import autocast_state
 from padrewrite.recording.inputs import Inputs
 from padrewrite.recording.symbolic import Sizes, stand_in
-from padrewrite.recording.tensors import tensors_in
+from padrewrite.recording.tensors import placed_tensors, tensors_in
 from padrewrite.source import Source, first_outside
 
 _PADS = (_CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd)
@@ -98,7 +98,8 @@ class Recorder(TorchFunctionMode):
 
     def finish(self, output: Any) -> None:
         """Closes the graph: its output is the flat tuple of tensors in ``output``."""
-        self.graph.output(tuple(self._node(t) for t in tensors_in(output)))
+        placed = list(placed_tensors(output))
+        self.graph.output(tuple(self._node(t) for _, t in placed)).meta["paths"] = tuple(path for path, _ in placed)
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:

@@ -9,18 +9,24 @@ from typing import Any
 from torch import Tensor
 
 
-def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor reachable in ``value``, in a fixed order; each container once."""
+    return (tensor for _, tensor in placed_tensors(value))
+
+
+def placed_tensors(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Those of ``tensors_in`` with the place of each: ``aux[0]``; nothing for ``value`` itself."""
     seen = set() if seen is None else seen
     if isinstance(value, Tensor):
-        yield value
+        yield path, value
         return
     children = _children(value)
     if children is None or id(value) in seen:
         return
     seen.add(id(value))
-    for child in children:
-        yield from tensors_in(child, seen)
+    for key, child in children:
+        step = f"[{key}]" if isinstance(key, int) else f".{key}" if path else str(key)
+        yield from placed_tensors(child, path + step, seen)
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -44,13 +50,14 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     return value
 
 
-def _children(value: Any) -> list[Any] | None:
+def _children(value: Any) -> list[tuple[Any, Any]] | None:
+    """What a container holds, by number or name; None if it is none."""
     if isinstance(value, (list, tuple, set, frozenset)):
-        return list(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+        return list(zip(getattr(value, "_fields", range(len(value))), value))  # pyright: ignore
     if isinstance(value, Mapping):
-        return list(value.values())  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+        return list(value.items())  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
     if isinstance(value, (str, bytes, int, float, type)) or value is None or callable(value):
         return None
     if hasattr(value, "__dict__"):
-        return list(vars(value).values())
+        return list(vars(value).items())
     return None

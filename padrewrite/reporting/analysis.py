@@ -197,9 +197,11 @@ def _chains(analysis: Analysis, width: int) -> Iterator[RenderableType]:
 
 
 def _axes(chain: Chain, analysis: Analysis) -> str:
-    """The axes, unless the chain's numbers hold for all."""
-    rank = analysis.sites[chain.sites[0]].op.window.rank
-    return "" if len(chain.axes) == rank else f" along axis {' and '.join(map(str, chain.axes))}"
+    """The dimensions of what it reads, unless the chain's numbers hold for all."""
+    first = chain.sites[0]
+    rank = analysis.sites[first].op.window.rank
+    lead = len(analysis.nodes[first].shape) - rank if first in analysis.nodes else 2
+    return "" if len(chain.axes) == rank else f" along dimension {' and '.join(str(lead + a) for a in chain.axes)}"
 
 
 def _gridding(name: str, numbers: Gridding) -> tuple[Cell, ...]:

@@ -311,3 +311,50 @@ def test_all_sizes_at_which_padding_is_even(name: str) -> None:
         *[n for n in near if n < size][-1:],
         *[n for n in near if n > size][:1],
     ]
+
+
+def moved(x: Tensor, rows: int, columns: int) -> Tensor:
+    """As large as it was, and that many pixels up and to the left."""
+    return F.pad(x, (0, columns, 0, rows))[..., rows:, columns:]
+
+
+def test_shifts_are_told_along_the_axes_that_have_them() -> None:
+    """Of outputs and of branches: once where all are alike, else with the dimension."""
+    down, right = "along input dimension 2", "along input dimension 3"
+    for rows, columns, output, merge in (
+        (3, 3, "sits +3 px off the input's pixels", "that sit 3 input px apart"),
+        (3, 0, f"sits +3 px off the input's pixels {down}", f"that sit 3 input px apart {down}"),
+        (
+            *(3, 1),
+            f"sits +3 px off the input's pixels {down} and sits +1 px off the input's pixels {right}",
+            f"that sit 3 input px apart {down} and that sit 1 input px apart {right}",
+        ),
+    ):
+        (found,) = analyse(lambda net, x, by=(rows, columns): moved(net.c(x), *by)).of("shifted-output")
+        assert found.message == f"output 0 {output}"
+        assert found.numbers["dims"] == [2, 3][: 2 if columns else 1]
+        (found,) = analyse(lambda net, x, by=(rows, columns): net.c(x) + moved(net.d(x), *by)).of("misaligned-merge")
+        assert found.message == f"add joins branches {merge}"
+
+
+def test_stretched_outputs_are_told_by_axis_and_name() -> None:
+    def forward(net: Net, x: Tensor) -> Any:
+        up = F.interpolate(net.a(x), x.shape[2:], mode="bilinear", align_corners=True)
+        return {"none": None, "out": up, "aux": [net.c(x), moved(net.c(x), 1, 1)]}
+
+    found = pr.analyze(Net(forward), example_inputs=torch.zeros(1, 4, 32, 33)).of("shifted-output")
+    assert [f.message for f in found] == [
+        "output out has 30/31 input px per pixel and covers 0 to 30 of the input along input dimension 2",
+        "output aux[1] sits +1 px off the input's pixels",
+    ]
+    assert [f.numbers["output"] for f in found] == [0, 2]
+    found = analyse(lambda net, x: (None, net.c(x), moved(net.c(x), 1, 1))).of("shifted-output")
+    assert [f.message for f in found] == ["output 2 sits +1 px off the input's pixels"]
+
+
+def test_one_axis_of_a_layer_is_told_by_the_dimension_of_what_it_reads() -> None:
+    for shape, dim in (((1, 4, 16, 16), 3), ((4, 16, 16), 2)):
+        (found,) = pr.analyze(nn.Conv2d(4, 4, (3, 2), padding=(1, 0)), example_inputs=torch.zeros(shape)).of(
+            "half-pixel-shift"
+        )
+        assert found.message.startswith(f"every output sits +1/2 px off what it reads along dimension {dim};")

@@ -186,7 +186,7 @@ def test_the_inputs_size_is_shown_where_there_is_one_input(given: str, shown: st
 
 def test_chains_along_one_axis_name_it() -> None:
     text = analysis_text(make_analysis(chains=(chain(["stem", "stem"], axes=(1,)),)))
-    assert "2 convolutions along axis 1" in text
+    assert "2 convolutions along dimension 3" in text
     assert "before it" not in text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
@@ -11,9 +11,18 @@ import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding
 from padrewrite.analyses.evenness import causal_axes, half_pixel_axes, shift
-from padrewrite.analyses.findings.codes import axes_text, dims_text, finding, many, modulo_text, names, runs_text
+from padrewrite.analyses.findings.codes import (
+    axes_text,
+    dims_text,
+    finding,
+    many,
+    modulo_text,
+    names,
+    per_dim,
+    runs_text,
+)
 from padrewrite.analyses.layout import Origin
-from padrewrite.analyses.phases import AxisPhase
+from padrewrite.analyses.phases import AxisPhase, Misalignment
 from padrewrite.analyses.requirements import Requirement, few_sizes
 from padrewrite.analyses.scene import Scene, place
 from padrewrite.analyses.size_forms import FAR, MOST_RESIDUES, SizeForm, least_period
@@ -35,7 +44,7 @@ def half_pixel_shifts(graph: Graph, scene: Scene | None) -> Iterator[Finding]:
 
 def _half_pixel(site: Site, op: Conv, axes: list[int], scene: Scene | None) -> Finding:
     shifts = [shift(op, a) for a in axes]
-    message = f"every output sits {_px(shifts)} off what it reads{axes_text(axes, op.window.rank)}"
+    message = f"every output sits {_px(shifts)} off what it reads{axes_text(axes, site)}"
     phases = [] if scene is None else [scene.phases.of(scene.node(site), scene.dims(site)[a]) for a in axes]
     centred = [p.centred for p in phases if p is not None]
     if centred and len(centred) == len(axes):
@@ -66,45 +75,49 @@ def misaligned_merges(scene: Scene) -> Iterator[Finding]:
             by_node.setdefault(node, []).append(dim)
     for node, dims in by_node.items():
         first = found[node, dims[0]]
-        step = scene.layout.steps[node]
-        if first.apart is not None:
-            what = f"{step.name} joins branches that sit {first.apart} input px apart"
-        else:
-            scales = " and ".join(str(s) for s in dict.fromkeys(scale for scale, _ in first.phases))
-            what = f"{step.name} joins branches with {scales} input px per position"
+        clauses = {d: _apart(found[node, d]) for d in dims}
+        what = f"{scene.layout.steps[node].name} joins branches "
+        what += per_dim(node, clauses, scene.layout.spatial(node), scene)
         phases = [{"scale": str(s), "offset": str(o)} for s, o in first.phases]
         numbers = {"dims": dims, "phases": phases, "apart": None if first.apart is None else str(first.apart)}
         yield finding("misaligned-merge", place(node, scene), what, numbers, source=node.meta.get("source"))
 
 
+def _apart(merge: Misalignment) -> str:
+    if merge.apart is not None:
+        return f"that sit {merge.apart} input px apart"
+    scales = " and ".join(str(s) for s in dict.fromkeys(scale for scale, _ in merge.phases))
+    return f"with {scales} input px per position"
+
+
 def shifted_outputs(scene: Scene) -> Iterator[Finding]:
     """Outputs as large as the input that do not sit on its pixels, but for signals shifted by causal windows alone."""
     for index, node in enumerate(scene.layout.outputs):
-        axes = scene.layout.axes.get(node, ())
-        off: list[tuple[int, AxisPhase]] = []
-        for d, axis in enumerate(axes):
-            phase = scene.phases.of(node, d) if isinstance(axis, Origin) else None
-            same = isinstance(axis, Origin) and axis in scene.tracked and _input_size(scene, axis) == shape_of(node)[d]
+        axes = enumerate(scene.layout.axes.get(node, ()))
+        placed = {d: axis for d, axis in axes if isinstance(axis, Origin) and axis in scene.tracked}
+        off: dict[int, AxisPhase] = {}
+        for d, axis in placed.items():
+            phase, same = scene.phases.of(node, d), _input_size(scene, axis) == shape_of(node)[d]
             moved = phase is not None and (phase.scale, phase.offset) != (1, 0)
             if phase is not None and same and moved and not scene.causality.on_time(node, d):
-                off.append((d, phase))
+                off[d] = phase
         if off:
-            yield _shifted(index, node, off, scene)
+            yield _shifted(index, node, off, placed, scene)
 
 
-def _shifted(index: int, node: fx.Node, off: list[tuple[int, AxisPhase]], scene: Scene) -> Finding:
-    d, phase = off[0]
-    if phase.scale == 1:
-        what = f"output {index} sits {_px([phase.offset])} off the input's pixels"
-    else:
-        end = phase.scale * (shape_of(node)[d] - 1) + phase.offset
-        what = f"output {index} has {phase.scale} input px per pixel: it covers {phase.offset} to {end} of the input"
-    numbers = {
-        "output": index,
-        "dims": [dim for dim, _ in off],
-        "phases": [{"scale": str(p.scale), "offset": str(p.offset)} for _, p in off],
-    }
+def _shifted(index: int, node: fx.Node, off: Mapping[int, AxisPhase], among: Collection[int], scene: Scene) -> Finding:
+    clauses = {d: _off(phase, shape_of(node)[d]) for d, phase in off.items()}
+    what = f"output {scene.layout.paths.get(node, index)} {per_dim(node, clauses, among, scene)}"
+    phases = [{"scale": str(phase.scale), "offset": str(phase.offset)} for phase in off.values()]
+    numbers = {"output": index, "dims": list(off), "phases": phases}
     return finding("shifted-output", place(node, scene), what, numbers, source=node.meta.get("source"))
+
+
+def _off(phase: AxisPhase, size: int) -> str:
+    if phase.scale == 1:
+        return f"sits {_px([phase.offset])} off the input's pixels"
+    span = f"{phase.offset} to {phase.scale * (size - 1) + phase.offset}"
+    return f"has {phase.scale} input px per pixel and covers {span} of the input"
 
 
 def _input_size(scene: Scene, axis: Origin) -> int:
@@ -124,7 +137,7 @@ def uneven_overlaps(graph: Graph) -> Iterator[Finding]:
                 counts[a] = per
         if counts:
             least, most = min(map(min, counts.values())), max(map(max, counts.values()))
-            what = f"neighbouring outputs get {least} to {most} of its taps{axes_text(list(counts), w.rank)}"
+            what = f"neighbouring outputs get {least} to {most} of its taps{axes_text(list(counts), site)}"
             by_hand = "a kernel that is a multiple of the stride, or resize and convolve"
             numbers = {"taps": {str(a): per for a, per in counts.items()}}
             yield finding("uneven-overlap", site.id, f"{what}; {by_hand}", numbers, source=site.source)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import torch.fx as fx
 
 from padrewrite.analyses.analysis import Finding, Severity
 from padrewrite.analyses.layout import Origin
+from padrewrite.analyses.scene import Scene
+from padrewrite.graph import Site
 
 CODES: Mapping[str, tuple[Severity, str]] = {
     "gridding": ("warning", "a dilated chain leaves holes, even with the convolutions that lead into it"),
@@ -46,11 +50,25 @@ def names(sites: list[str] | tuple[str, ...], most: int = 3) -> str:
     return shown if len(sites) <= most else f"{shown} and {len(sites) - most} more"
 
 
-def axes_text(axes: list[int] | tuple[int, ...], rank: int) -> str:
-    """``along axis 0``, or nothing where all axes are meant."""
+def axes_text(axes: list[int] | tuple[int, ...], site: Site) -> str:
+    """``along dimension 2`` of what a site reads, or nothing where all its axes are meant."""
+    rank = site.op.window.rank
     if len(axes) == rank:
         return ""
-    return f" along axis {', '.join(map(str, axes))}"
+    lead = len(site.input_shape) - rank if site.input_shape else 2
+    return f" along dimension {', '.join(str(lead + a) for a in axes)}"
+
+
+def per_dim(node: fx.Node, clauses: Mapping[int, str], among: Collection[int], scene: Scene) -> str:
+    """What is to be said of dimensions, equal clauses once: of which, unless of all ``among``."""
+    alike: dict[str, list[int]] = {}
+    for d, text in clauses.items():
+        alike.setdefault(text, []).append(d)
+    if len(alike) == 1 and set(clauses) >= set(among):
+        return next(iter(alike))
+    axes = scene.layout.axes[node]
+    told = {text: [axis for d in dims if isinstance(axis := axes[d], Origin)] for text, dims in alike.items()}
+    return " and ".join(f"{text} along {dims_text(origins)}" for text, origins in told.items())
 
 
 def modulo_text(residues: Sequence[int], period: int) -> str:

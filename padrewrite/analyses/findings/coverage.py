@@ -26,8 +26,7 @@ _RESHAPED = ("constant", "crop", "reshape", "pad", "barrier")
 def gridding(scene: Scene) -> Iterator[Finding]:
     """Dilated chains with holes: with their lead-in (a warning), or only by themselves (a note)."""
     for chain in scene.chains:
-        rank = len(scene.dims(scene.graph.sites[chain.sites[0]]))
-        where = axes_text(chain.axes, rank)
+        where = axes_text(chain.axes, scene.graph.sites[chain.sites[0]])
         if not chain.with_lead_in.hole_free:
             what = f"rates {_list(chain.with_lead_in)}{where} leave holes{_apart(chain.with_lead_in, chain)}"
             yield _gridding("gridding", chain, what, scene)

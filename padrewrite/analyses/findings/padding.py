@@ -47,7 +47,7 @@ def _degenerate(site: Site, uses: tuple[AxisUse, ...], dead: dict[int, tuple[int
     full = [len(use.per_tap) for use in uses]
     shape, left = "x".join(map(str, full)), "x".join(map(str, kept))
     message = f"on a map of {_by(uses)} only {left} of its {shape} taps ever see the input"
-    message += axes_text(list(dead), len(uses))
+    message += axes_text(list(dead), site)
     numbers = {"kernel": full, "effective": kept, "valid": str(valid)}
     return finding("degenerate-kernel", site.id, message, numbers, source=site.source)
 
