@@ -106,7 +106,7 @@ def test_nothing_is_claimed_behind_a_call_that_is_not_followed(name: str) -> Non
     assert len(wanted) > 25  # more than windows alone let through
     assert site.reached is None
     (end,) = found.of("reasoning-ended")
-    assert end.site.endswith(f"#{call}")
+    assert end.site.endswith(f"#{call}.0")
     assert end.sites == ("convs.1",)
     assert site.ended is not None
     assert call in site.ended
