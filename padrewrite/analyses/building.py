@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from padrewrite.analyses.analysis import Analysis, Records, SiteRecord
 from padrewrite.analyses.costs import macs_of, weights_of
 from padrewrite.analyses.findings import find
 from padrewrite.analyses.findings.branching import path_note
 from padrewrite.analyses.nodes import node_records
-from padrewrite.analyses.scene import Scene
+from padrewrite.analyses.scene import BEHIND_POOL, Scene
 from padrewrite.analyses.support import Reached, Term, reached
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.sizes import print_size
@@ -22,11 +24,23 @@ def build(graph: Graph, model: str, inputs: str | None) -> Analysis:
     chains = () if scene is None else scene.chains
     calls = None if scene is None else len(graph.rows)
     nodes, outputs = ({}, ()) if scene is None else node_records(scene)
-    notes = (*graph.notes, *filter(None, [None if scene is None else path_note(scene)]))
+    told = () if scene is None else (path_note(scene), NOWHERE if _is_nowhere(sites.values()) else None)
+    notes = (*graph.notes, *filter(None, told))
     conditions = tuple(map(print_size, graph.conditions)) if graph.how == "symbolic" else None
     return Analysis(
         model, graph.how, inputs, calls, sites, chains, find(graph, scene), notes, Records(nodes), outputs, conditions
     )
+
+
+NOWHERE = (
+    "no convolution reads positions of an input (a linear layer, a global pool or a constant made what they read): "
+    "sizes for other inputs, positions and receptive fields are not known"
+)
+
+
+def _is_nowhere(records: Collection[SiteRecord]) -> bool:
+    """Whether nothing spatial is known, for that reason."""
+    return bool(records) and all(record.ended == BEHIND_POOL for record in records)
 
 
 def _windows_only(site: Site) -> SiteRecord:

@@ -190,7 +190,7 @@ class End:
     """The call, where there is one."""
 
 
-BEHIND_POOL = "it reads nothing that has a position: a global pool or a constant"
+BEHIND_POOL = "it reads nothing that has a position of an input: a global pool, a constant or a linear layer"
 
 
 def place(node: fx.Node, scene: Scene) -> str:

@@ -13,6 +13,7 @@ from padrewrite.codec import encode
 from padrewrite.errors import SelectorError
 from padrewrite.graph import Graph, Site
 from padrewrite.ops.conv import Conv
+from padrewrite.ops.following import axis_of
 from padrewrite.plans import Plan
 from padrewrite.reporting.layout import Cell, clean, grid
 from padrewrite.reporting.ops import spec_text
@@ -121,8 +122,9 @@ def _axes(site: Site) -> Iterator[tuple[Cell, ...]]:
     for axis in range(w.rank):
         mode = "zeros" if not plain else "partial" if op.partial and op.modes[axis] == "zeros" else op.modes[axis]
         output, inside = "-", "-"
+        if sizes is not None:
+            output = str(axis_of(op, axis).size(sizes[axis]))
         if sizes is not None and plain:
-            output = str(reach.size(axis, sizes[axis]))
             first, last = reach.rect(sizes)[axis]
             inside = f"{first} to {last - 1}" if last > first else "none"
         size = "-" if sizes is None else str(sizes[axis])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from padrewrite.errors import ModelError
+from padrewrite.recording.reasons import first_line
 from padrewrite.selecting import closest
 from padrewrite.source import Source, definition
 
@@ -83,7 +84,7 @@ def load_model(name: str, kwargs: Mapping[str, Any], seed: int, train: bool = Fa
         model = found(**kwargs)
     except Exception as error:
         given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
-        raise ModelError(f"{name}({given}) failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{name}({given}) failed: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returns a {type(model).__name__}, not an nn.Module.")
     return model.train(train)
@@ -111,17 +112,24 @@ def _import(name: str) -> Any:
     try:
         return import_module(name)
     except Exception as error:
-        raise ModelError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{name} cannot be imported: {first_line(error)}") from error
 
 
 def _attribute(module: Any, path: str) -> Any:
     found = module
     for part in path.split("."):
         if not hasattr(found, part):
-            near = ", ".join(closest(part, (n for n in dir(found) if not n.startswith("_"))))
+            near = ", ".join(closest(part, _callables(found)))
             raise ModelError(f"{module.__name__} has no {path!r}. Closest: {near or 'none'}.")
         found = getattr(found, part)
     return found
+
+
+def _callables(owner: Any) -> list[str]:
+    """What may be meant: models and what makes them, its own if there are any, not what it imported."""
+    found = {n: getattr(owner, n, None) for n in dir(owner) if not n.startswith("_")}
+    meant = [n for n, value in found.items() if callable(value)]
+    return [n for n in meant if getattr(found[n], "__module__", None) == owner.__name__] or meant
 
 
 def load_checkpoint(model: nn.Module, path: str) -> None:

@@ -136,3 +136,20 @@ def test_a_feature_has_no_parameters() -> None:
     analysis = pr.analyze(Correlating().eval(), example_inputs=image(3))
     assert [record.parameters for record in analysis.sites.values()] == [3 * 4 * 9 + 4, 4 * 4 + 4, 0]
     assert analysis.sites["body.0"].weights == {"body.0.bias": 4, "body.0.weight": 108}
+
+
+class Generator(nn.Module):
+    """Begins with a linear layer: no input has positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv = nn.Linear(6, 2 * 4 * 4), nn.Conv2d(2, 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.conv(self.first(z).view(-1, 2, 4, 4))
+
+
+def test_a_generator_is_told_why_nothing_is_known() -> None:
+    notes = pr.analyze(Generator(), example_inputs=torch.zeros(1, 6)).notes
+    assert any("no convolution reads positions of an input" in note for note in notes)
+    assert pr.analyze(Frames(), example_inputs=torch.zeros(1, 2, 3, 9, 9)).notes == ()

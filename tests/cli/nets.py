@@ -77,3 +77,8 @@ def fails() -> nn.Module:
 
 def number() -> int:
     return int(torch.tensor(3))
+
+
+def loudly() -> nn.Module:
+    """Fails with a page of text."""
+    raise ImportError("it needs another package\nTraceback (most recent call last):\n  File ...")

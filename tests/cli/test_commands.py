@@ -181,6 +181,9 @@ def test_explain_has_no_line_where_no_line_of_the_model_makes_the_call(run: Run)
 def test_explain_needs_no_pass(run: Run) -> None:
     out = run("explain", NET, "up", *INPUT)[1]
     assert "transposed k4 s2 p1 d1" in out
+    size = Net().eval()(torch.zeros(1, 3, 33, 41)).shape  # 17x21 is what it reads
+    rows = [line.split() for line in out.splitlines() if "1 before, 1 after" in line]
+    assert [row[-2] for row in rows] == [str(n) for n in size[2:]]
     assert "partial-padding" not in out
 
 
@@ -326,6 +329,14 @@ def test_usage_errors_are_named_and_exit_with_2(
     assert words in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_what_a_module_imports_is_not_offered(run: Run) -> None:
+    """Nor is a traceback that a package puts into its error."""
+    assert "Closest: torch" not in run("plan", f"{NETS}:torhc", *PARTIAL)[2]
+    err = run("plan", f"{NETS}:loudly", *PARTIAL)[2]
+    assert "failed: ImportError: it needs another package" in err
+    assert "Traceback" not in err
 
 
 def test_a_model_that_cannot_be_pickled_leaves_no_file(run: Run, tmp_path: Path) -> None:
