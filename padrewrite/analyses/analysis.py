@@ -39,7 +39,10 @@ class SiteRecord:
     receptive_field: tuple[int | None, ...]
     """Input pixels that one output depends on, were the input endless. Global pools and gates left out."""
     reached_of: Mapping[int, Reached]
-    """By input tensor: its positions that really reach the output in the middle, at the recorded size."""
+    """By input tensor: its positions that really reach the output in the middle, at the recorded size.
+
+    What arrives as context is left out: an input that arrives in no other way is missing.
+    """
     context: bool
     """Everything else reaches it too, through a global pool, a gate or a norm's statistics."""
     valid_weights: Fraction | None
