@@ -236,6 +236,17 @@ def test_zeros_are_told_of_where_they_reach_farthest() -> None:
         assert f"{wanted[0]:.2f} and {wanted[1]:.2f} with partial padding" in found.message or not partial
 
 
+def test_of_equally_affected_ones_the_weakest_corner_is_told() -> None:
+    """Not the last one: a window of stride 2 behind the weakest reads its corner together with stronger neighbours."""
+    model = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(4)), nn.Conv2d(1, 1, 3, 3), nn.Conv2d(1, 1, 1))
+    (found,) = pr.analyze(model, example_inputs=torch.zeros(1, 1, 6, 6)).of("zero-border")
+    ones = torch.ones(1, 1, 6, 6, dtype=torch.float64)
+    corners = {str(i): falls(walks(ones, i + 1, False)[0, 0])[1] for i in (2, 3)}  # those before have clean positions
+    assert found.message.startswith("4 of 6 convolutions pad with zeros; 100% of the positions of 3 depend on them")
+    assert (found.numbers["most"], found.numbers["share"]) == ("3", 1)
+    assert found.numbers["corner"] == round(min(corners.values()), 6) == round(corners["3"], 6)
+
+
 def is_even(model: nn.Module, x: Tensor) -> bool:
     """Whether all strided, padded windows along the height read as much padding after the map as before it."""
     uneven: list[nn.Module] = []
