@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from padrewrite.ops.reading import ConvNode, read_node
 from padrewrite.ops.realise import ExplicitPad, behind_pads, realise, split_of
 from padrewrite.ops.sizes import size_name, value_of
 from padrewrite.row_words import difference_text, row_text
-from padrewrite.weights import weights_of
+from padrewrite.weights import reading_inputs, weights_of
 
 ROOT = "(root)"
 """The site id of a model that is itself one convolution."""
@@ -154,8 +154,8 @@ class Graph:
         """Reads the sites of an fx graph whose nodes carry the recorder's meta."""
         found = [(_site_id(c.node.meta["at"], "conv"), c) for c in map(read_node, nodes.nodes) if c is not None]
         totals = Counter((f.fqn, f.call, c.node.meta["at"].family) for _, c in found for f in c.node.meta["at"].frames)
-        known = how != "dynamo"  # which gives parameters as inputs
-        sites = {site_id: _site(site_id, conv, totals, known) for site_id, conv in found}
+        fed = None if how == "dynamo" else reading_inputs(nodes)  # dynamo gives parameters as inputs
+        sites = {site_id: _site(site_id, conv, totals, fed) for site_id, conv in found}
         if len(sites) != len(found):
             raise AssertionError("two convolution calls share a site id")
         pools = {_site_id(node.meta["at"], "pool"): (node, op) for node, op in _pools(nodes)}
@@ -309,7 +309,7 @@ def _site_id(at: Call, kind: str) -> str:
     return (fqn or ROOT) if at.owner_kind == kind and at.direct == 0 else f"{fqn}#{at.family}.{at.direct}"
 
 
-def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], int], known: bool) -> Site:
+def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], int], fed: Set[fx.Node] | None) -> Site:
     at: Call = conv.node.meta["at"]
     weight = conv.call.weight
     handle = Handle(
@@ -326,7 +326,7 @@ def _site(site_id: str, conv: ConvNode, totals: Mapping[tuple[str, int, str], in
     )
     shape = conv.x.meta.get("shape") if isinstance(conv.x, fx.Node) else None
     source = conv.node.meta.get("source")
-    weights = weights_of(conv) if known else None
+    weights = None if fed is None else weights_of(conv, fed)
     return Site(site_id, at.owner.fqn, at.owner.call, source, conv.op, handle, shape, weights)
 
 

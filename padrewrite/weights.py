@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from math import prod
 
 import torch.fx as fx
@@ -17,21 +17,22 @@ _LAYERS = (
 """What these make of the model's input is a feature of it: their own parameters are not those of the convolution."""
 
 
-def weights_of(conv: ConvNode) -> tuple[tuple[str, int], ...]:
+def weights_of(conv: ConvNode, fed: Set[fx.Node]) -> tuple[tuple[str, int], ...]:
     """Name and number of elements of each parameter behind the weight and the bias of a call, by name.
+
+    ``fed`` are the nodes that ``reading_inputs`` of the graph finds.
 
     If a weight is computed from parameters alone, all of these count. If the model's input takes part, those count
     that are joined with it by arithmetic (a modulated kernel), but not those of the layers that it went through: a
     feature that is used as a kernel has none.
     """
     given = [n for n in (conv.call.weight, conv.call.bias) if isinstance(n, fx.Node)]
-    found = {str(n.target): prod(n.meta["shape"]) for node in given for n in _leaves(node)}
+    found = {str(n.target): prod(n.meta["shape"]) for node in given for n in _leaves(node, fed)}
     return tuple(sorted(found.items()))
 
 
-def _leaves(node: fx.Node) -> Iterator[fx.Node]:
+def _leaves(node: fx.Node, fed: Set[fx.Node]) -> Iterator[fx.Node]:
     """The parameters behind a node."""
-    reading = _reads_input(node)
     left, seen = [node], set[fx.Node]()
     while left:
         current = left.pop()
@@ -40,23 +41,17 @@ def _leaves(node: fx.Node) -> Iterator[fx.Node]:
         seen.add(current)
         if current.op == "get_attr" and not current.meta.get("buffer"):
             yield current
-        if current not in reading or not _is_layer(current):
-            left += [before for before in current.all_input_nodes if "shape" in before.meta or before in reading]
+        if current not in fed or not _is_layer(current):
+            left += [before for before in current.all_input_nodes if "shape" in before.meta or before in fed]
 
 
-def _reads_input(node: fx.Node) -> set[fx.Node]:
-    """Which of the nodes behind ``node`` the values of the model's inputs reach."""
-    behind = {node}
-    left = [node]
-    while left:
-        new = [before for before in left.pop().all_input_nodes if before not in behind]
-        behind.update(new)
-        left += new
+def reading_inputs(graph: fx.Graph) -> Set[fx.Node]:
+    """The nodes that the values of the model's inputs reach."""
     reached: set[fx.Node] = set()
-    for current in node.graph.nodes:
-        reads = current.op == "placeholder" or any(before in reached for before in current.all_input_nodes)
-        if current in behind and "value" not in current.meta and reads:  # a size reads no values
-            reached.add(current)
+    for node in graph.nodes:
+        reads = node.op == "placeholder" or any(before in reached for before in node.all_input_nodes)
+        if reads and "value" not in node.meta:  # a size reads no values
+            reached.add(node)
     return reached
 
 
