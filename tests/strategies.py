@@ -101,7 +101,7 @@ def conv_specs(
     )
 
 
-FOLLOWED = tuple(kind for kind in KINDS if kind not in ("pad", "transposed_conv", "symmetric_conv"))
+FOLLOWED = tuple(kind for kind in KINDS if kind not in ("pad", "pad_to", "transposed_conv", "symmetric_conv"))
 """Kinds after which every pad that reaches a convolution is part of its step, and all are steps of one kind."""
 
 

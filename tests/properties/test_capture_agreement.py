@@ -10,7 +10,7 @@ import torch
 import torch.fx as fx
 import torch.nn.functional as F
 from hypothesis import given, settings
-from strategies import NetSpec, nets
+from strategies import FOLLOWED, NetSpec, nets
 from torch import nn
 
 from padrewrite.graph import Graph
@@ -88,9 +88,12 @@ def test_every_recording_finds_the_same_convolutions(spec: NetSpec) -> None:
 
 
 @FEW
-@given(nets())
+@given(nets(kinds=[kind for kind in FOLLOWED if kind != "skip"]))
 def test_both_ways_of_recording_give_one_graph(spec: NetSpec) -> None:
-    """With explicit pads and padding modes too, and with the same names for the same calls."""
+    """With explicit pads and padding modes too, and with the same names for the same calls.
+
+    Sizes that a forward computes, as skips do that resize to another map's, are numbers on real inputs only.
+    """
     model, inputs = spec.build(), Inputs.of(spec.draw_input())
     (symbolic, _), (real, _) = (follow(model, inputs) for follow in FOLLOW)
     assert symbolic.difference(real) is None
