@@ -50,9 +50,8 @@ class Borders:
         wanted = set(keep)
         for node in layout.inputs:
             spatial = layout.spatial(node)
-            alive[node] = torch.ones(
-                [n if d in spatial else 1 for d, n in enumerate(shape_of(node))], dtype=torch.float64
-            )
+            sizes = [n if d in spatial else 1 for d, n in enumerate(shape_of(node))]
+            alive[node] = torch.ones(sizes, dtype=torch.float64) if all(sizes) else None
         for node, step in layout.steps.items():
             moments = self._step(node, [(read, alive.get(read.node)) for read in step.reads])
             if node in wanted and moments is not None:
@@ -64,11 +63,13 @@ class Borders:
                     alive.pop(read.node, None)
 
     def of(self, node: fx.Node) -> Border | None:
-        """The moments of a tensor; None if its positions are lost."""
+        """The moments of a tensor; None if its positions are lost, or it has none."""
         return self._kept.get(node)
 
     def _step(self, node: fx.Node, given: Sequence[tuple[Read, Tensor | None]]) -> Tensor | None:
         rank, spatial = len(shape_of(node)), self._layout.spatial(node)
+        if not all(shape_of(node)[d] for d in spatial):
+            return None
         parts: list[tuple[float, Tensor]] = []
         located = {read: sum(_is_local(read.dims[d]) for d in spatial) for read, _ in given}
         for read, moments in given:

@@ -1,12 +1,13 @@
 """Signals that look back: what tells windows that read the past on purpose from branches that are off.
 
-Beside where positions are centred (``Phases``) three things are known of every tensor:
+Beside where positions are centred (``Phases``) four things are known of every tensor:
 
 * ``newest``: the newest input sample that position 0 reads. Branches that look back differ in centre, but not in this.
 * ``aligned``: the centre, were windows all of whose reach is padding before the signal (``lo == reach``) centred on
   their newest sample. Padding behind the signal only makes more outputs of such a window, to be cut off.
 * ``ahead``: how far behind the end of the input the last position may read, for whichever size. Networks that do not
   pad but crop beginnings read nothing there.
+* ``back``: whether anything looks back at all. A signal that none of its windows takes to the past is off by mistake.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class AxisLook:
     """Windows along the deepest path: that to which ``aligned`` belongs."""
     apart: bool = False
     """Paths were joined whose newest samples differ; ``newest`` is the newest of all."""
+    back: bool = False
+    """Some window reads what is before its block and nothing behind it, or a beginning was cropped."""
 
 
 class Causality:
@@ -55,8 +58,8 @@ class Causality:
     def agree(self, node: fx.Node, dim: int) -> bool:
         """Whether a merge's operands are apart by causal windows alone.
 
-        The newest samples that they read are the same, and either their centres differ by causal windows only, or they
-        read nothing behind the end of the signal.
+        The newest samples that they read are the same, something on their way looks back, and either their centres
+        differ by causal windows only, or they read nothing behind the end of the signal.
         """
         return self._layout.spatial(node) == (dim,) and (node, dim) in self._agreeing
 
@@ -64,10 +67,10 @@ class Causality:
         """Whether a signal as long as the input is shifted by causal windows alone.
 
         It is if it is aligned, or if it is neither late nor early as a whole: it ends with the input, and no position
-        reads behind the block of the coarsest stride in which it lies.
+        reads behind the block of the coarsest stride in which it lies. Without a window that looks back it is neither.
         """
         look = self._fold.of(node, dim)
-        if look is None or look.scale != 1 or self._layout.spatial(node) != (dim,):
+        if look is None or not look.back or look.scale != 1 or self._layout.spatial(node) != (dim,):
             return False
         return look.aligned == 0 or (not look.apart and look.ahead == 0 and 0 <= look.newest < look.coarsest)
 
@@ -101,11 +104,13 @@ class Causality:
         aligned = len({(look.scale, look.aligned) for look in given}) == 1
         newest, ahead = max(look.newest for look in given), max(look.ahead for look in given)
         together = len({(look.scale, look.newest) for look in given}) == 1
-        if together and (aligned or ahead <= 0):
+        back = any(look.back for look in given)
+        if together and back and (aligned or ahead <= 0):
             self._agreeing.add((node, dim))
         main = max(given, key=lambda look: look.depth)
         apart = not together or any(look.apart for look in given)
-        return replace(main, newest=newest, ahead=ahead, coarsest=max(look.coarsest for look in given), apart=apart)
+        coarsest = max(look.coarsest for look in given)
+        return replace(main, newest=newest, ahead=ahead, coarsest=coarsest, apart=apart, back=back)
 
 
 def _start(n: int) -> AxisLook:
@@ -123,12 +128,21 @@ def _through(axis: AxisMap, value: AxisLook, n: int) -> AxisLook | None:
     newest = value.newest + value.scale * newest
     aligned, coarsest = value.aligned + value.scale * aligned, max(value.coarsest, scale)
     depth = value.depth + (isinstance(axis, (Slide, Spread)) and axis.kernel > 1)
-    return AxisLook(scale, aligned, newest, ahead, coarsest, depth, value.apart)
+    return AxisLook(scale, aligned, newest, ahead, coarsest, depth, value.apart, value.back or _is_back(axis, n))
 
 
 def looks_back(axis: AxisMap) -> bool:
     """Whether all of a window's reach is padding before the signal: output i reads no newer input than i*stride."""
     return isinstance(axis, Slide) and not isinstance(axis, Straddle) and axis.lo == axis.reach > 0
+
+
+def _is_back(axis: AxisMap, n: int) -> bool:
+    """Whether outputs read the past of the inputs in whose place they stand, or the first whole step is cropped."""
+    period = axis.period(n)
+    if period is None or isinstance(axis, Straddle) or not isinstance(axis, (Slide, Spread, Pick, Cut)):
+        return False
+    reads = [tap for i in range(period[0]) for tap in axis.taps(i, n)]
+    return bool(reads) and ((min(reads) < 0 and max(reads) < period[1]) or min(reads) >= period[1])
 
 
 def _newest(axis: AxisMap, phase: Phase, n: int) -> Fraction:

@@ -359,7 +359,7 @@ class Roll(AxisMap):
 
     def phase(self, n: int) -> Phase:
         """That of the larger part, which does not come round from the other end."""
-        return Fraction(1), Fraction(n * round(Fraction(self.by, n)) - self.by)
+        return Fraction(1), Fraction(n * round(Fraction(self.by, max(n, 1))) - self.by)
 
 
 @dataclass(frozen=True)

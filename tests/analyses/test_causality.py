@@ -121,6 +121,16 @@ CAUSAL: dict[str, nn.Module] = {
     "layers": Net(padded_layers, a=causal(2, 1), b=causal(4, 3)),
     "cropping": Net(cropping, a=nn.Conv1d(2, 2, 3), b=nn.Conv1d(2, 2, 3, dilation=3)),
     "behind a stem": Net(behind_a_stem, stem=nn.Conv1d(2, 2, 5, padding=2), block=causal(4, 1)),
+    "codec that looks back on its way up": Net(
+        lambda net, x: net.up(net.down(x))[..., :-2],
+        down=nn.Conv1d(2, 2, 2, 2),
+        up=nn.ConvTranspose1d(2, 2, 4, 2),
+    ),
+    "codec of repeated samples": Net(
+        lambda net, x: net.end(F.interpolate(net.down(F.pad(x, (2, 0))), scale_factor=2)),
+        down=nn.Conv1d(2, 2, 4, 2),
+        end=causal(3, 1),
+    ),
     "codec": Net(codec, down=nn.Conv1d(2, 2, 4, 2), up=nn.ConvTranspose1d(2, 2, 4, 2)),
 }
 
@@ -159,6 +169,18 @@ OFF: dict[str, tuple[nn.Module, dict[str, int]]] = {
     ),
     "strided and back": (
         Net(lambda net, x: F.interpolate(net.a(x), scale_factor=2, mode="linear"), a=nn.Conv1d(2, 2, 3, 2, 1)),
+        {"shifted-output": 1},
+    ),
+    "strided without padding and back": (
+        Net(lambda net, x: F.interpolate(net.a(x), scale_factor=8), a=nn.Conv1d(2, 2, 1, 8)),
+        {"shifted-output": 1},
+    ),
+    "strided without padding beside what is not": (
+        Net(lambda net, x: x + F.interpolate(net.a(x), scale_factor=8), a=nn.Conv1d(2, 2, 1, 8)),
+        {"misaligned-merge": 1},
+    ),
+    "cells that are spread again": (
+        Net(lambda net, x: net.up(net.a(x)), a=nn.Conv1d(2, 2, 1, 4), up=nn.ConvTranspose1d(2, 2, 4, 4)),
         {"shifted-output": 1},
     ),
     "chomped in the middle": (
