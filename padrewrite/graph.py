@@ -285,7 +285,7 @@ def _pools(nodes: fx.Graph) -> Iterator[tuple[fx.Node, Pool]]:
 def _rewritten(site: Site, op: Any) -> Iterator[Site]:
     """A convolution module's site in a module tree, after its rewrite: itself, or the layers it is made of."""
     if not isinstance(op, (Assembly, Attached)):
-        yield replace(site, op=op)
+        yield replace(site, op=op, weights=site.weights if op.kernel == site.op.kernel else None)
         return
     assembly, child = (op.assembly, f"{op.name}.") if isinstance(op, Attached) else (op, "")
     if isinstance(op, Attached):

@@ -132,6 +132,23 @@ def test_against_torch(name: str) -> None:
     assert (summary.macs, summary.parameters) == (flops // 2, parameters(model))
 
 
+@pytest.mark.parametrize("name", ["samples", "transposed", "tied", "weight norm", "spectral norm"])
+def test_a_module_tree_has_the_same_parameters(name: str) -> None:
+    make, inputs, parameters = CASES[name]
+    model = make().eval()
+    found, wanted = pr.analyze(model), pr.analyze(model, example_inputs=inputs)
+    assert found.parameters == parameters(model)
+    assert [record.weights for record in found.sites.values()] == [r.weights for r in wanted.sites.values()]
+
+
+def test_kernels_that_shrink_in_a_module_tree() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1, bias=False))
+    plan = pr.plan(model, ["symmetric-even{from_odd=True}"])
+    summary, new = plan.passes[0], pr.apply(model, plan)
+    assert (summary.before.parameters, summary.after.parameters) == (elements(model), elements(new))  # pyright: ignore
+    assert elements(new) < elements(model)
+
+
 def test_a_feature_has_no_parameters() -> None:
     analysis = pr.analyze(Correlating().eval(), example_inputs=image(3))
     assert [record.parameters for record in analysis.sites.values()] == [3 * 4 * 9 + 4, 4 * 4 + 4, 0]
