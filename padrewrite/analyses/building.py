@@ -99,7 +99,7 @@ def _reached(site: Site, scene: Scene) -> tuple[dict[int, Reached], bool]:
     """What reaches the middle, by the number of the input, and whether everything else does, too."""
     node = scene.node(site)
     support = scene.supports.of(node)
-    context = any(term.context for term in support.terms)
+    context = node in scene.wholes or any(term.context for term in support.terms)
     if support.unknown is not None:
         return {}, context
     by_input: dict[int, list[Term]] = {}

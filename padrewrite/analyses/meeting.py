@@ -12,6 +12,8 @@ import torch.fx as fx
 
 from padrewrite.analyses.layout import Layout, Lost, Origin, read_layout
 from padrewrite.graph import Graph
+from padrewrite.ops.axis import Whole
+from padrewrite.ops.step import Read, shape_of
 
 Bases = tuple[frozenset[Origin], ...]
 """Per dimension of a tensor the input dimensions that come in along it."""
@@ -27,6 +29,41 @@ def with_all_inputs(graph: Graph, layout: Layout, tracked: Collection[Origin]) -
     everything = read_layout(graph, {*others, *tracked})
     more = _met(everything, tracked) & others
     return (read_layout(graph, more), (*tracked, *sorted(more, key=_place))) if more else (layout, tuple(tracked))
+
+
+def read_as_a_whole(graph: Graph, layout: Layout, tracked: Collection[Origin]) -> set[fx.Node]:
+    """Calls that inputs reach through a global pool alone: inputs of which no dimension is ``tracked``.
+
+    Those of one or two dimensions have features, and no positions.
+    """
+    own = {origin.input for origin in tracked}
+    shapes = [node.meta.get("shape", ()) for node in layout.inputs]
+    others = {Origin(i, d) for i, s in enumerate(shapes) if i not in own and len(s) > 2 for d in range(len(s))}
+    found: set[fx.Node] = set()
+    if not others or not tracked:
+        return found
+    everything = read_layout(graph, others)
+    for node, step in everything.steps.items():
+        whole = any(_pools(everything, node, read, others) for read in step.reads)
+        if whole or any(before in found for before in (*step.besides, *(read.node for read in step.reads))):
+            found.add(node)
+    return found
+
+
+def _pools(layout: Layout, node: fx.Node, read: Read, among: Collection[Origin]) -> bool:
+    """Whether positions of inputs ``among`` these end in a call that reads all of them, and does not regroup them."""
+    if any(isinstance(axis, Lost) for axis in layout.axes[node]):
+        return False
+    kept = {s[0] for s in read.dims if isinstance(s, tuple) and not isinstance(s[1], Whole)}
+    single = {d for d, n in enumerate(shape_of(read.node)) if n == 1}
+    for d, axis in enumerate(layout.axes[read.node]):
+        origins = {axis} if isinstance(axis, Origin) else axis.origins if isinstance(axis, Lost) else set[Origin]()
+        # A linear layer along a dimension that is one of an input mixes features.
+        features = isinstance(axis, Origin) and len(read.dims) == len(layout.axes[read.node]) and read.dims[d] is None
+        ends = d not in kept | single | dict(read.at).keys() and not features
+        if (ends or d in read.pooled) and not origins.isdisjoint(among):
+            return True
+    return False
 
 
 def _place(origin: Origin) -> tuple[int, int]:

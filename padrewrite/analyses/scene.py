@@ -14,7 +14,7 @@ from padrewrite.analyses.causality import Causality
 from padrewrite.analyses.chains import Chain, find_chains
 from padrewrite.analyses.fields import Fields, SharedFields
 from padrewrite.analyses.layout import Axis, Layout, Lost, Origin, read_layout
-from padrewrite.analyses.meeting import with_all_inputs
+from padrewrite.analyses.meeting import read_as_a_whole, with_all_inputs
 from padrewrite.analyses.naming import named
 from padrewrite.analyses.paths import Paths
 from padrewrite.analyses.phases import Phases
@@ -97,6 +97,11 @@ class Scene:
     def _all_inputs(self) -> tuple[Layout, tuple[Origin, ...]]:
         """Supports are about all inputs."""
         return with_all_inputs(self.graph, self.layout, self.tracked)
+
+    @cached_property
+    def wholes(self) -> set[fx.Node]:
+        """Calls that all of some input reaches that supports do not follow."""
+        return read_as_a_whole(self.graph, *self._all_inputs)
 
     @cached_property
     def borders(self) -> Borders:

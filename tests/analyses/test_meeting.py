@@ -63,6 +63,60 @@ def test_inputs_that_never_meet_a_convolution_of_their_own(name: str) -> None:
     assert (site.context, site.ended) == (False, None)
 
 
+class Gated(nn.Module):
+    """What a convolution makes of the last input, and a function of it and the others, before another convolution."""
+
+    def __init__(self, join: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 1, 3, padding=1)
+        self.linear, self.along, self.one = nn.Linear(3, 3), nn.LazyLinear(3), nn.Conv2d(3, 3, 1)
+        self.join = join
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.last(self.join(self, self.first(inputs[-1]), *inputs[:-1]))
+
+
+Join = Callable[..., Tensor]
+WHOLES: dict[str, Join] = {
+    "mean": lambda s, y, x: y + x.mean((2, 3), keepdim=True),
+    "mean of all": lambda s, y, x: y * x.mean(),
+    "gate": lambda s, y, x: y * torch.sigmoid(s.linear(x.mean((2, 3))))[:, :, None, None],
+    "gate of a convolution": lambda s, y, x: y * torch.sigmoid(s.one(x.mean((2, 3), keepdim=True))),
+    "adaptive pool": lambda s, y, x: y + F.adaptive_avg_pool2d(x, 1),
+    "pool of a pointwise call": lambda s, y, x: y + x.square().sum((-1, -2))[..., None, None],
+    "one axis after the other": lambda s, y, x: y + x.mean(3).mean(2)[:, :, None, None],
+    "flat": lambda s, y, x: y + x.flatten(2).mean(2)[..., None, None],
+    "linear layer of all": lambda s, y, x: y + s.along(x.flatten(1))[..., None, None],
+    "normed": lambda s, y, x: y + x / x.std((2, 3), keepdim=True),
+}
+PARTS: dict[str, Join] = {
+    "one pixel": lambda s, y, x: y + x[:, :, 4, 5][..., None, None],
+    "linear layer of one pixel": lambda s, y, x: y * s.linear(x[:, :, 4, 5])[..., None, None],
+    "in place": lambda s, y, x: y + x,
+    "mean of channels": lambda s, y, x: y + x.mean(1, keepdim=True),
+    "unused": lambda s, y, x: y,
+}
+
+
+@pytest.mark.parametrize("name", [*WHOLES, *PARTS])
+def test_another_input_that_is_pooled_is_context(name: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = Gated((WHOLES | PARTS)[name]), (torch.randn(1, 3, 11, 13), torch.randn(MAP))
+    model.along(inputs[0].flatten(1))
+    found = pr.analyze(model, example_inputs=inputs).sites
+    pooled, own = reached_by_gradient(model, inputs, "last")
+    assert (len(pooled) == 11 * 13) == (name in WHOLES)
+    assert found["last"].context == (name in WHOLES)
+    assert not found["first"].context
+    assert found["last"].reached_of[len(inputs) - 1].positions() == own
+
+
+def test_features_are_no_context() -> None:
+    model, inputs = Gated(lambda s, y, z: y * s.linear(z)[..., None, None]), (torch.randn(1, 3), torch.randn(MAP))
+    model.along(torch.zeros(1, 2))
+    assert not pr.analyze(model, example_inputs=inputs).sites["last"].context
+
+
 def test_an_input_that_is_not_followed_is_named() -> None:
     """It reaches everything: nothing is said of the other then, either."""
     model, inputs = Joined(lambda y, m: y + torch.fft.fft2(m).real), (torch.randn(MAP), torch.randn(MAP))
