@@ -126,6 +126,10 @@ CAUSAL: dict[str, nn.Module] = {
         down=nn.Conv1d(2, 2, 2, 2),
         up=nn.ConvTranspose1d(2, 2, 4, 2),
     ),
+    "samples of the past are held": Net(
+        lambda net, x: F.interpolate(net.down(F.pad(x, (3, 0))), scale_factor=4),
+        down=nn.Conv1d(2, 2, 4, 4),
+    ),
     "codec of repeated samples": Net(
         lambda net, x: net.end(F.interpolate(net.down(F.pad(x, (2, 0))), scale_factor=2)),
         down=nn.Conv1d(2, 2, 4, 2),
