@@ -6,7 +6,7 @@ dimensions too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from math import prod
 from typing import Any
 
@@ -99,9 +99,10 @@ def fixed_sizes(layout: Layout) -> Iterator[tuple[fx.Node, Origin, SizeForm, int
     """
     calls = list(layout.steps)
     extents = Extents(calls)
+    constant = _constants(calls[0].graph) if calls else set[fx.Node]()
     names = {size_name(i, d): Origin(i, d) for i, x in enumerate(layout.inputs) for d in range(len(shape_of(x)))}
     for node in calls:
-        for extent, wanted in _demands(node, extents):
+        for extent, wanted in _demands(node, extents, constant):
             for symbol in () if _is_number(extent) else sorted(extent.free_symbols, key=str):
                 axis = names[str(symbol)]
                 form = _along(axis, symbol, extent, names, layout)
@@ -116,39 +117,70 @@ def _along(axis: Origin, symbol: Any, extent: Any, names: dict[str, Origin], lay
     return of_expression(extent.xreplace(recorded), str(symbol))
 
 
-def _demands(node: fx.Node, extents: Extents) -> Iterator[tuple[Any, int]]:
-    """(extent, number): what a call reads has this size, and must have this one."""
-    name = name_of(node.target)
-    operands = [n for n in node.all_input_nodes if "shape" in n.meta]
-    if name == "linear":
-        yield extents.of(operands[0], len(shape_of(operands[0])) - 1), shape_of(operands[1])[-1]
-    elif name == "batch_norm" and len(operands) > 1:
-        yield extents.of(operands[0], 1), shape_of(operands[1])[0]
-    elif name == "layer_norm":
-        x = operands[0]
-        normalized = numbers(node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"])
-        for d in range(-len(normalized), 0):
-            yield extents.of(x, len(shape_of(x)) + d), normalized[d]
-    elif name in _RESHAPES and name != "flatten":
-        yield from _reshaped(node, operands[0], extents)
-    elif name in _JOINING:
-        yield from _joined(node, operands, extents)
+def _demands(node: fx.Node, extents: Extents, constant: Set[fx.Node]) -> Iterator[tuple[Any, int]]:
+    """(extent, number): what a call reads has this size, and must have this one.
+
+    The number is that of a constant or one that the forward wrote: what follows the input fits it at other sizes, too.
+    """
+    call = Called(node, name_of(node.target))
+    if call.name == "linear":
+        x, weight = call.get(0, "input"), call.get(1, "weight")
+        if weight in constant:
+            yield extents.of(x, len(shape_of(x)) - 1), shape_of(weight)[-1]
+    elif call.name == "batch_norm":
+        per_channel = [call.get(i, name) for i, name in enumerate(_PER_CHANNEL, 1)]
+        for n in [n for n in per_channel if n in constant][:1]:
+            yield extents.of(call.get(0, "input"), 1), shape_of(n)[0]
+    elif call.name == "layer_norm":
+        yield from _normalized(call, extents, constant)
+    elif call.name in _RESHAPES and call.name != "flatten":
+        yield from _reshaped(node, call.x, extents)
+    elif call.name in _JOINING:
+        yield from _joined(node, extents, constant)
+
+
+_PER_CHANNEL = ("running_mean", "running_var", "weight", "bias")
+
+
+def _normalized(call: Called, extents: Extents, constant: Set[fx.Node]) -> Iterator[tuple[Any, int]]:
+    """A layer norm's last dimensions, where they are written as numbers or a weight has them."""
+    x, node = call.get(0, "input"), call.node
+    written: Any = node.args[1] if len(node.args) > 1 else node.kwargs["normalized_shape"]
+    weighted = any(call.get(i, name) in constant for i, name in enumerate(("weight", "bias"), 2))
+    for d in range(-len(written), 0):
+        if weighted or isinstance(written[d], int):
+            yield extents.of(x, len(shape_of(x)) + d), numbers(written[d])
 
 
 def _reshaped(node: fx.Node, source: fx.Node, extents: Extents) -> Iterator[tuple[Any, int]]:
     """A view of so many numbers, or of so many per sample."""
     asked, given = _asked(node), shape_of(source)
-    first = 1 if asked and asked[0] == -1 and given[0] == shape_of(node)[0] else 0
+    first = 1 if infers_samples(node) and given[0] == shape_of(node)[0] else 0
     if asked and all(isinstance(n, int) and n > 0 for n in asked[first:]):
         yield extents.product(source, range(first, len(given))), prod(shape_of(node)[first:])
 
 
-def _joined(node: fx.Node, operands: Sequence[fx.Node], extents: Extents) -> Iterator[tuple[Any, int]]:
+def infers_samples(node: fx.Node) -> bool:
+    """Whether a call is a view with so many numbers per sample, ``view(-1, 256)``, which of more makes more samples."""
+    return name_of(node.target) in _RESHAPES and _asked(node)[:1] == (-1,)
+
+
+def _joined(node: fx.Node, extents: Extents, constant: Set[fx.Node]) -> Iterator[tuple[Any, int]]:
     """Parameters and constants are of one size, and what they are joined to must have it, too."""
-    rank = len(shape_of(node))
-    fixed = [n for n in operands if n.op == "get_attr"]
-    for d in range(1, rank + 1):
+    operands = [n for n in node.all_input_nodes if "shape" in n.meta]
+    fixed = [n for n in operands if n in constant]
+    for d in range(1, len(shape_of(node)) + 1):
         sizes = {shape_of(n)[-d] for n in fixed if len(shape_of(n)) >= d} - {1}
         for x in operands:
-            if x.op != "get_attr" and sizes and len(shape_of(x)) >= d and shape_of(x)[-d] > 1:
+            if x not in constant and sizes and len(shape_of(x)) >= d and shape_of(x)[-d] > 1:
                 yield extents.of(x, len(shape_of(x)) - d), max(sizes)
+
+
+def _constants(nodes: fx.Graph) -> set[fx.Node]:
+    """Parameters, buffers and constants, and what is computed of them alone."""
+    found: set[fx.Node] = set()
+    for node in nodes.nodes:
+        made_of = node.all_input_nodes
+        if node.op == "get_attr" or (made_of and node.op == "call_function" and found.issuperset(made_of)):
+            found.add(node)
+    return found

@@ -8,85 +8,41 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import padrewrite as pr
+from analyses.heads import (
+    SIDE,
+    Chosen,
+    Free,
+    Inferred,
+    Pooled,
+    Resized,
+    Signal,
+    Tokens,
+    Turned,
+    Viewed,
+    by_own_norm,
+    by_own_positions,
+    by_own_statistics,
+    by_own_values,
+    by_own_weight,
+    named_arguments,
+    plain,
+    stem,
+    weighted_norm,
+)
 from padrewrite.analyses.analysis import Finding
 
 
-def stem(*head: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), *head)
+def square_only(model: nn.Module, n: int) -> bool:
+    """Whether the model runs on one sample of ``n`` by ``n``."""
+    try:
+        return len(model(torch.zeros(1, 3, n, n))) == 1
+    except RuntimeError:
+        return False
 
 
-class Viewed(nn.Module):
-    """Behind ``view(-1, number)`` other sizes become other batches, some of which run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = stem(), nn.Linear(4 * 8 * 8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stem(x).view(-1, 4 * 8 * 8))
-
-
-class Inferred(nn.Module):
-    """A fixed pool leaves one position, which is flattened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.pool, self.head = stem(), nn.AvgPool2d(8, 1), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pool(self.stem(x))
-        return self.head(F.relu(pooled.view(pooled.size(0), -1)))
-
-
-class Tokens(nn.Module):
-    """A vision transformer's patches with a class token and positions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.token = nn.Conv2d(3, 8, 4, 4, 1), nn.Parameter(torch.randn(1, 1, 8))
-        self.positions = nn.Parameter(torch.randn(1, 65, 8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        patches = self.stem(x).flatten(2).transpose(1, 2)
-        return torch.cat([self.token.expand(len(x), -1, -1), patches], 1) + self.positions
-
-
-class Signal(nn.Module):
-    """A layer over time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.mix = nn.Conv1d(2, 4, 5, 3, 2), nn.Linear(11, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mix(self.conv(x))
-
-
-class Free(nn.Module):
-    """Channels are fixed, positions are not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.scale, self.head = stem(), nn.Parameter(torch.ones(4, 1, 1)), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head((self.stem(x) * self.scale).flatten(2).transpose(1, 2))
-
-
-class Pooled(nn.Module):
-    """A pool that leaves one position, and no head behind it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.pool = stem(), nn.AvgPool2d(8, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.stem(x)).flatten(1)
-
-
-SIDE = (3, 32, 32)
 FIXED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "flatten": (lambda: stem(nn.Flatten(), nn.Linear(4 * 8 * 8, 10)), SIDE),
     "dropout": (lambda: stem(nn.Flatten(), nn.Dropout(), nn.Linear(4 * 8 * 8, 10)), SIDE),
@@ -97,6 +53,10 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "view": (Viewed, SIDE),
     "tokens": (Tokens, SIDE),
     "signal": (Signal, (2, 31)),
+    "weight norm": (lambda: stem(nn.Flatten(), weight_norm(nn.Linear(4 * 8 * 8, 10))), SIDE),
+    "weighted norm": (weighted_norm, SIDE),
+    "chosen positions": (Chosen, SIDE),
+    "named": (named_arguments, SIDE),
     "stride 1": (lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 30 * 30, 2)), SIDE),
 }
 
@@ -124,6 +84,64 @@ def test_heads_are_requirements(name: str) -> None:
     for dim, sizes in told.items():
         others = [(*shape[: dim - 1], n, *shape[dim:]) for n in range(8, 80)]
         assert sizes == [other[dim - 1] for other in others if same_samples(model, other)]
+
+
+FOLLOWING: dict[str, Callable[[], nn.Module]] = {
+    "layer norm": lambda: plain(lambda conv, x: by_own_norm(conv(x), 1)),
+    "layer norm of positions": lambda: plain(lambda conv, x: by_own_norm(conv(x), 2)),
+    "weights": lambda: plain(lambda conv, x: by_own_weight(conv(x)), 2),
+    "values": lambda: plain(lambda conv, x: by_own_values(conv(x)), 2),
+    "both": lambda: plain(lambda conv, x: F.linear(y := conv(x)[:, 0], y[0])),
+    "same": lambda: plain(lambda conv, x: F.linear(y := conv(x)[0, 0], y)[None]),
+    "statistics": lambda: plain(lambda conv, x: by_own_statistics(conv(x))),
+    "positions": lambda: plain(lambda conv, x: by_own_positions(conv(x))),
+    "resized": Resized,
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_what_follows_the_input_fixes_nothing(name: str) -> None:
+    model = FOLLOWING[name]()
+    assert all(square_only(model, n) for n in range(4, 81))
+    assert requirements(model, SIDE) == ()
+
+
+REFUSING: dict[str, Callable[[], nn.Module]] = {
+    "reflect": lambda: nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(3, 2, 7, 8), nn.Flatten(), nn.Linear(2, 3)),
+    "circular": lambda: nn.Sequential(nn.Conv2d(3, 2, 7, 8, 3, padding_mode="circular"), nn.Flatten(), nn.Linear(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_small_sizes_that_padding_refuses(name: str) -> None:
+    """Reflection and wrapping need as many positions as they pad."""
+    model = REFUSING[name]()
+    (finding,) = requirements(model, (3, 8, 8))
+    sizes = [n for n in range(1, 81) if square_only(model, n)]
+    assert finding.numbers["sizes"] == sizes
+    assert f"needs to be {sizes[0]} to 8, for" in finding.message
+
+
+def test_dimensions_are_told_in_order() -> None:
+    """Also where the model exchanges them."""
+    model = nn.Sequential(Turned(), stem(nn.LayerNorm([4, 8, 8])))
+    found = pr.analyze(model, example_inputs=torch.randn(1, *SIDE))
+    for code in ("size-requirement", "uneven-padding"):
+        (finding,) = found.of(code)
+        assert finding.numbers["inputs"] == [[0, 2], [0, 3]]
+        assert "along input dimensions 2 and 3" in finding.message
+
+
+def test_a_view_with_so_many_numbers_per_sample() -> None:
+    """At some other sizes it runs and makes samples of parts of samples."""
+    model = plain(lambda conv, x: conv(x).view(-1, 64), 8)
+    (finding,) = requirements(model, SIDE)
+    shapes = {n: model(torch.zeros(1, 3, n, n)).shape for n in range(8, 81) if (-(-n // 8)) ** 2 % 16 == 0}
+    assert finding.numbers["sizes"] == [n for n, shape in shapes.items() if shape == (1, 64)] == list(range(25, 33))
+    assert shapes[64] == (4, 64)
+    assert finding.message.endswith("to read the size that it is made for, or samples mix")
+    assert requirements(Viewed(), SIDE)[0].message.endswith(", or samples mix")
+    assert "mix" not in requirements(stem(nn.Flatten(), nn.Linear(256, 3)), SIDE)[0].message
 
 
 @pytest.mark.parametrize("make", [Free, Pooled])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from padrewrite.analyses.analysis import Finding
-from padrewrite.analyses.findings import alignment, coverage, farness, limits, padding
+from padrewrite.analyses.findings import alignment, coverage, farness, fitting, limits, padding
 from padrewrite.analyses.findings.codes import CODES
 from padrewrite.analyses.scene import Scene
 from padrewrite.graph import Graph
@@ -19,7 +19,7 @@ _BY_DATAFLOW: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
     padding.unused_weights,
     coverage.dead_positions,
     alignment.uneven_padding,
-    alignment.size_requirements,
+    fitting.size_requirements,
     padding.zero_border,
     padding.padded_averages,
     farness.fields_beyond_inputs,

@@ -1,4 +1,4 @@
-"""Findings about where things sit: shifts, merges that disagree, lopsided strides, sizes."""
+"""Findings about where things sit: shifts, merges that disagree, lopsided strides."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from padrewrite.analyses.findings.codes import (
     axes_text,
     dims_text,
     finding,
+    in_order,
+    input_size,
     many,
     modulo_text,
-    names,
     per_dim,
-    runs_text,
 )
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.phases import AxisPhase, Misalignment
-from padrewrite.analyses.requirements import Requirement, few_sizes
+from padrewrite.analyses.requirements import few_sizes
 from padrewrite.analyses.scene import Scene, place
 from padrewrite.analyses.size_forms import FAR, MOST_RESIDUES, SizeForm, least_period
 from padrewrite.graph import Graph, Site
@@ -97,7 +97,7 @@ def shifted_outputs(scene: Scene) -> Iterator[Finding]:
         placed = {d: axis for d, axis in axes if isinstance(axis, Origin) and axis in scene.tracked}
         off: dict[int, AxisPhase] = {}
         for d, axis in placed.items():
-            phase, same = scene.phases.of(node, d), _input_size(scene, axis) == shape_of(node)[d]
+            phase, same = scene.phases.of(node, d), input_size(scene, axis) == shape_of(node)[d]
             moved = phase is not None and (phase.scale, phase.offset) != (1, 0)
             if phase is not None and same and moved and not scene.causality.on_time(node, d):
                 off[d] = phase
@@ -118,10 +118,6 @@ def _off(phase: AxisPhase, size: int) -> str:
         return f"sits {_px([phase.offset])} off the input's pixels"
     span = f"{phase.offset} to {phase.scale * (size - 1) + phase.offset}"
     return f"has {phase.scale} input px per pixel and covers {span} of the input"
-
-
-def _input_size(scene: Scene, axis: Origin) -> int:
-    return shape_of(scene.layout.inputs[axis.input])[axis.dim]
 
 
 def uneven_overlaps(graph: Graph) -> Iterator[Finding]:
@@ -156,10 +152,10 @@ def uneven_padding(scene: Scene) -> Iterator[Finding]:
                         form = scene.sizes.of(read.node, source[0])
                         by_origin.setdefault(axis, []).append((node, window, form, n))
     alike: dict[tuple[int, tuple[fx.Node, ...], _EvenSizes | None], list[Origin]] = {}
-    for axis, windows in by_origin.items():
+    for axis, windows in in_order(by_origin):
         uneven = tuple(node for node, window, _, n in windows if _is_uneven(window, n))
         if uneven:
-            alike.setdefault((_input_size(scene, axis), uneven, _even_sizes(axis, windows, scene)), []).append(axis)
+            alike.setdefault((input_size(scene, axis), uneven, _even_sizes(axis, windows, scene)), []).append(axis)
     for (size, uneven, even), axes in alike.items():
         sites = tuple(dict.fromkeys(place(node, scene) for node in uneven))
         even = None if even is None else _tried(even, axes, scene)
@@ -203,7 +199,7 @@ def _even_sizes(
     known = [(window, form) for _, window, form, _ in windows if form is not None]
     if len(known) < len(windows):
         return None
-    size = _input_size(scene, axis)
+    size = input_size(scene, axis)
     needs = [need for need in scene.requirements if need.axis == axis]
     on_path, taken = scene.paths.residues(axis)
     period = lcm(*(form.period * window.stride for window, form in known), *(need.period for need in needs), on_path)
@@ -235,58 +231,3 @@ def _tried(even: _EvenSizes, axes: Sequence[Origin], scene: Scene) -> _EvenSizes
     far = FAR * even.period + even.residues[0] if even.residues else None
     fails = far is not None and scene.runs(dict.fromkeys(axes, far)) is False
     return replace(even, nearest=nearest, residues=None if fails else even.residues)
-
-
-def size_requirements(scene: Scene) -> Iterator[Finding]:
-    """Calls that take some input sizes only, of those that take the recorded path."""
-    by_axis: dict[Origin, list[Requirement]] = {}
-    for need in scene.requirements:
-        by_axis.setdefault(need.axis, []).append(need)
-    alike: dict[tuple[_GoodSizes, tuple[str, ...]], list[Origin]] = {}
-    for axis, needs in by_axis.items():
-        good = _good_sizes(axis, needs, scene)
-        if good is not None:
-            alike.setdefault((good, tuple(dict.fromkeys(place(need.node, scene) for need in needs))), []).append(axis)
-    for (good, sites), axes in alike.items():
-        what = "read the size that it is made for" if good.sizes is not None else "join equal sizes"
-        message = f"the size along {dims_text(axes)} {good}, for {names(sites)} to {what}"
-        numbers = {"inputs": [[a.input, a.dim] for a in axes], "period": good.period, "residues": list(good.residues)}
-        numbers["sizes"] = None if good.sizes is None else list(good.sizes)
-        yield finding("size-requirement", "(model)", message, numbers, sites=sites)
-
-
-@dataclass(frozen=True)
-class _GoodSizes:
-    """The sizes of an input dimension at which a model runs."""
-
-    period: int | None
-    residues: tuple[int, ...]
-    sizes: tuple[int, ...] | None = None
-    """All of them, where they are a few; they have no period then."""
-
-    def __str__(self) -> str:
-        if self.sizes is not None and len(self.sizes) > 1:
-            return f"needs to be {runs_text(self.sizes)}"
-        return f"needs {_residues(self.residues, self.period)}" if self.residues and self.period else _ONLY
-
-
-_ONLY = "can only be the recorded one"
-
-
-def _good_sizes(axis: Origin, needs: Sequence[Requirement], scene: Scene) -> _GoodSizes | None:
-    """None: all of them, or it is not known."""
-    few = few_sizes(needs)
-    if few is not None:
-        good = tuple(n for n in few if scene.paths.takes(axis, n))
-        return _GoodSizes(None, (), good) if _input_size(scene, axis) in good else None
-    on_path, taken = scene.paths.residues(axis)
-    period = lcm(on_path, *(need.period for need in needs))
-    if period > MOST_RESIDUES:
-        return None
-    asked = [r for r in range(period) if r % on_path in taken]
-    good = tuple(r for r in asked if all(need.met(r) for need in needs))
-    return _GoodSizes(period, good) if len(good) < len(asked) else None
-
-
-def _residues(good: Sequence[int], period: int) -> str:
-    return f"to be a multiple of {period}" if list(good) == [0] else f"to be {modulo_text(good, period)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.fx as fx
 
@@ -11,6 +11,9 @@ from padrewrite.analyses.analysis import Finding, Severity
 from padrewrite.analyses.layout import Origin
 from padrewrite.analyses.scene import Scene
 from padrewrite.graph import Site
+from padrewrite.ops.step import shape_of
+
+T = TypeVar("T")
 
 CODES: Mapping[str, tuple[Severity, str]] = {
     "gridding": ("warning", "a dilated chain leaves holes, even with the convolutions that lead into it"),
@@ -90,3 +93,13 @@ def dims_text(axes: Sequence[Origin]) -> str:
     texts = [f"{axis.dim}" if one else f"{axis.dim} of input {axis.input}" for axis in axes]
     listed = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
     return f"input dimension{'s' * (len(axes) > 1)} {listed}"
+
+
+def in_order(found: Mapping[Origin, T]) -> list[tuple[Origin, T]]:
+    """What was found of input dimensions, by their number."""
+    return sorted(found.items(), key=lambda one: (one[0].input, one[0].dim))
+
+
+def input_size(scene: Scene, axis: Origin) -> int:
+    """The recorded size of an input dimension."""
+    return shape_of(scene.layout.inputs[axis.input])[axis.dim]
