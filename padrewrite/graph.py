@@ -165,7 +165,11 @@ class Graph:
         return cls(nodes, sites, how, constants, tuple(notes), reads_values, dict(found), pool_sites, pool_nodes)
 
     def holds_at(self, shapes: Sequence[Sequence[int]]) -> bool:
-        """Whether inputs of these shapes take the path that was recorded, of the sizes that were asked about."""
+        """Whether inputs of these shapes take the path that was recorded.
+
+        By what the forward asked about sizes from the third dimension on: batches and channels are as recorded. Of a
+        recording on real inputs it is not known, and True.
+        """
         sizes = {size_name(i, d): n for i, shape in enumerate(shapes) for d, n in enumerate(shape)}
         return all(value_of(condition, sizes) for condition in self.conditions)
 

@@ -167,7 +167,8 @@ class Analysis:
     """The model's output tensors, each once; those without positions have no ``dims``."""
     conditions: tuple[str, ...] | None = None
     """What the forward's own code asked about its inputs' sizes, as it was answered, where answers can differ:
-    ``"input_0_size_2 % 2 == 0"``. What is said of other sizes holds where all are true. None if it is not known."""
+    ``"input_0_size_2 % 2 == 0"``. What is said of other sizes holds where all are true. None if it is not
+    known: of recordings on real inputs, and where positions run along the first two dimensions, which are numbers."""
 
     @property
     def parameters(self) -> int:

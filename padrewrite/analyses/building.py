@@ -26,7 +26,8 @@ def build(graph: Graph, model: str, inputs: str | None) -> Analysis:
     nodes, outputs = ({}, ()) if scene is None else node_records(scene)
     told = () if scene is None else (path_note(scene), NOWHERE if _is_nowhere(sites.values()) else None)
     notes = (*graph.notes, *filter(None, told))
-    conditions = tuple(map(print_size, graph.conditions)) if graph.how == "symbolic" else None
+    symbolic = graph.how == "symbolic" and (scene is None or all(axis.dim > 1 for axis in scene.tracked))
+    conditions = tuple(map(print_size, graph.conditions)) if symbolic else None
     return Analysis(
         model, graph.how, inputs, calls, sites, chains, find(graph, scene), notes, Records(nodes), outputs, conditions
     )

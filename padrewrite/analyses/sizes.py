@@ -64,11 +64,19 @@ class Sizes:
     def _may_be_computed(self, node: fx.Node, maps: Sequence[AxisMap]) -> bool:
         """Whether numbers of a call that was recorded on real inputs may stand for sizes.
 
-        The windows of convolutions do not, nor does what a layer of torch was built with.
+        The windows of convolutions do not, nor does what a layer of torch was built with; but the output padding of
+        transposed ones follows from a size to reach.
         """
-        if self._layout.steps[node].kind in ("conv", "transposed-conv"):
+        step = self._layout.steps[node]
+        if step.kind == "transposed-conv":
+            return True
+        if step.kind == "conv":
             return any(_is_functional_pad(before) for before in _all_inputs(node, self._layout))
-        return _owner_kind(node) is None and any(map(_has_numbers, maps))
+        return _owner_kind(node) is None and (step.name in _SIZED or any(map(_has_numbers, maps)))
+
+
+_SIZED = ("view", "reshape", "unflatten", "expand", "repeat", "repeat_interleave", "as_strided", "unfold")
+"""Calls that are given sizes or counts."""
 
 
 def _through(axis: AxisMap, form: SizeForm, n: int) -> SizeForm | None:

@@ -250,7 +250,7 @@ def read_conv(
     x = slots["x"] if "x" in slots else slots["input"]
     op: Conv | TransposedConv
     if _SLOTS[target] is _TRANSPOSED or slots.get("transposed") is True:
-        extra = tuple(int(v) for v in per_axis(slots.get("output_padding", 0), rank))
+        extra = tuple(int(hint(v)) for v in per_axis(slots.get("output_padding", 0), rank))
         op = TransposedConv(window, int(shape[0]), int(shape[1]) * groups, groups, bias is not None, extra)
         return ConvCall(x, slots["weight"], bias, op)
     scale = slots.get("scale", "mean") if target is partial_conv else None

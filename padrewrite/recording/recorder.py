@@ -89,6 +89,8 @@ class Recorder(TorchFunctionMode):
         self._autocast = autocast_state()
         self.reads_values = False
         self._left_torch = False
+        self.failed: str | None = None
+        """The first call that raised. Where the forward goes on, it takes a path that torch has not told."""
 
     def add_inputs(self, inputs: Inputs) -> None:
         for index, tensor in enumerate(inputs.tensors):
@@ -116,11 +118,22 @@ class Recorder(TorchFunctionMode):
 
     def call(self, model: nn.Module, inputs: Inputs) -> Any:
         """Runs the model. What calls this is not the model's, and named as the source of nothing."""
-        return model(*inputs.args, **inputs.kwargs)
+        if self._sizes is None:
+            return model(*inputs.args, **inputs.kwargs)
+        self._sizes.in_forward = True
+        try:
+            output = model(*inputs.args, **inputs.kwargs)
+        finally:
+            self._sizes.in_forward = False
+        if self.failed is not None:
+            raise RecordError(f"{self.failed} failed and the forward went on, which it may not do at other sizes")
+        return output
 
     def conditions(self) -> tuple[Any, ...]:
         """At which input sizes the forward takes the path that was recorded: all of these must hold."""
-        asked = () if self._sizes is None else self._sizes.conditions
+        asked = [] if self._sizes is None else self._sizes.conditions
+        if any(symbol not in self._symbols for condition in asked for symbol in condition.free_symbols):
+            raise RecordError("the forward asks about a size that is none of the inputs' own")
         return tuple(dict.fromkeys(map(self._renamed, asked)))
 
     def _enter(self, fqn: str) -> Any:
@@ -142,6 +155,9 @@ class Recorder(TorchFunctionMode):
         self._sizes.running = func
         try:
             return self._record(func, args, kwargs or {})
+        except Exception:
+            self.failed = self.failed or getattr(func, "__name__", str(func))
+            raise
         finally:
             self._sizes.running = None
 

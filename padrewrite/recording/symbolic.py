@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils._pytree import tree_leaves
 from torch.utils._sympy.numbers import int_oo
-from torch.utils._sympy.value_ranges import ValueRanges
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from padrewrite.ops.conv import convolve, is_conv, own_padding, per_axis
 from padrewrite.ops.partial import partial_conv
@@ -36,6 +37,8 @@ class Sizes(ShapeEnv):
         """The first such size, its number, and the line; None if the recording holds for all sizes."""
         self.line: Callable[[], Source | None] = lambda: None
         """The line of the model that is running."""
+        self.in_forward = False
+        """Whether the model runs. torch asks about inputs that share their memory before."""
         self.running: Any = None
         """The call of torch that runs; None while the model's own code does."""
         self._answers: dict[Any, None] = {}
@@ -44,7 +47,8 @@ class Sizes(ShapeEnv):
         value = super().evaluate_expr(orig_expr, *args, **kwargs)
         if isinstance(value, (BooleanAtom, bool)):
             answer = orig_expr if value else Not(orig_expr)
-            if self.running is None or (self.running in CUTTING and not _at_least(answer)):
+            decides = self.running is None or (self.running in CUTTING and not _at_least(answer))
+            if self.in_forward and decides:
                 self._answers[answer] = None
         elif self.fixed is None and isinstance(value, (Number, int, float)) and orig_expr.free_symbols:
             self.fixed = orig_expr, value, self.line()
@@ -57,11 +61,7 @@ class Sizes(ShapeEnv):
         The model's own code asks, and so do crops, whether they end before the map does. What other calls of torch ask
         concerns how they compute, or whether they can.
         """
-        return [answer for answer in self._answers if answer.free_symbols and not self._always(answer)]
-
-    def _always(self, answer: Any) -> bool:
-        ranges = tuple((symbol, ValueRanges(2, int_oo)) for symbol in answer.free_symbols)
-        return self._maybe_evaluate_static(answer, axioms=(), var_to_range=ranges) is not None  # pyright: ignore
+        return [answer for answer in self._answers if answer.free_symbols and not _always(answer)]
 
     def fake_mode(self, model: nn.Module) -> FakeTensorMode:
         """Tensors without values. With symbols, remembering a call costs as much as the call: it must come again."""
@@ -70,10 +70,22 @@ class Sizes(ShapeEnv):
         return mode
 
 
+def _always(answer: Any) -> bool:
+    """Whether a condition holds for all sizes, by bounds alone: what else was answered must not make it true."""
+    sizes = ValueRanges(2, int_oo)
+    return bound_sympy(answer, dict.fromkeys(answer.free_symbols, sizes)).is_singleton()
+
+
 def _at_least(answer: Any) -> bool:
     """Whether a condition holds for all but small sizes, like those of crops that count from the end."""
-    sizes = {str(symbol): size for size, symbol in enumerate(answer.free_symbols, start=10**6)}
-    return all(bool(value_of(answer, {name: size + more for name, size in sizes.items()})) for more in range(12))
+    names = sorted(str(symbol) for symbol in answer.free_symbols)
+    return all(bool(value_of(answer, dict(zip(names, sizes)))) for sizes in _large(names))
+
+
+def _large(names: Sequence[str]) -> Iterator[tuple[int, ...]]:
+    """Large sizes in all orders, and of many residues."""
+    yield from ((10**6 + more,) * len(names) for more in range(12))
+    yield from permutations(10 ** (6 + n) for n in range(len(names)))
 
 
 CUTTING = {

@@ -229,3 +229,26 @@ def test_a_record_that_lost_positions_proves_nothing() -> None:
     assert isinstance(record, NodeRecord)
     assert (record.dims, record.unchanged) == ((3,), None)
     assert record.ended is not None
+
+
+NUMBERED: dict[str, Callable[[nn.Conv2d, Tensor], Tensor]] = {
+    "a view of numbers": lambda conv, x: conv(x).view(1, 1, -1, 24),
+    "a view of numbers in two": lambda conv, x: conv(x).view(1, 1, 24, -1),
+    "a repetition": lambda conv, x: conv(x).repeat(1, 1, x.shape[2] // 24, 1),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_numbers_of_a_recording_on_real_inputs_prove_nothing(name: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert float(x.sum()) == 0.0  # a value, which no symbolic recording has
+            return NUMBERED[name](self.conv, x)
+
+    analysis = pr.analyze(Model(), example_inputs=torch.zeros(1, 1, 24, 24))
+    assert analysis.how == "real inputs"
+    assert analysis.outputs[0].unchanged is None

@@ -204,3 +204,72 @@ def test_sizes_that_follow_from_crops_and_pools_hold_where_the_recording_does(na
                 assert torch.equal(execute(graph.nodes, state, [x])[0], model(x)), n
             compared += 1
     assert compared == (32 if conditions else 72)
+
+
+def same_sides(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+    y = conv(x)
+    return y if chosen(path, x.shape[-1] == x.shape[-2]) and chosen(path, x.shape[-1] > 12) else y[:, :, 1:-1]
+
+
+def test_a_condition_that_makes_two_sizes_one_is_kept() -> None:
+    """Afterwards torch writes one for the other, and finds them equal always."""
+    model = Net(same_sides).eval()
+    graph = pr.record(model, example_inputs=torch.zeros(1, 1, 24, 24))
+    recorded, sizes = model.choices(24), range(8, 40)
+    assert [graph.holds_at([(1, 1, 24, n)]) for n in sizes] == [model.choices(n) == recorded for n in sizes]
+    assert not graph.holds_at([(1, 1, 9, 9)])
+
+
+SHARED: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
+    "a crop of a larger image": lambda x: (x[..., 2:26, 2:26],),
+    "the same twice": lambda x: (x, x),
+    "halves of a batch": lambda x: tuple(torch.cat([x, x]).chunk(2)),
+    "a map and its own mask": lambda x: (x, x[:, :1]),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_inputs_that_share_memory_ask_nothing(name: str) -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, *maps: Tensor) -> Tensor:
+            return sum((self.conv(x) for x in maps), torch.zeros(()))
+
+    graph = pr.record(Sum().eval(), example_inputs=SHARED[name](torch.zeros(1, 1, 32, 32)))
+    assert (graph.how, graph.conditions) == ("symbolic", ())
+
+
+def test_a_forward_that_catches_a_failing_call_is_recorded_on_the_real_inputs() -> None:
+    def body(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+        y = F.interpolate(F.max_pool2d(conv(x), 2), scale_factor=2.0)
+        try:
+            return x + y
+        except RuntimeError:
+            return x + F.interpolate(y, size=x.shape[2:])
+
+    found = pr.analyze(Net(body).eval(), example_inputs=torch.zeros(1, 1, 24, 27))
+    assert (found.how, found.conditions) == ("real inputs", None)
+    assert any("failed and the forward went on" in note for note in found.notes)
+
+
+def test_where_positions_run_along_a_dimension_without_a_symbol_conditions_are_not_known() -> None:
+    unbatched = pr.analyze(Net(evens).eval(), example_inputs=torch.zeros(1, 24, 24))
+    assert unbatched.how == "symbolic"
+    assert unbatched.conditions is None
+    assert "on the recorded path" in str(unbatched)
+
+
+def test_a_decoder_that_asks_for_its_output_size() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Conv2d(1, 1, 3, 2, 1), nn.ConvTranspose2d(1, 1, 3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(self.down(x), output_size=x.shape[2:])
+
+    (output,) = pr.analyze(Decoder(), example_inputs=torch.zeros(1, 1, 24, 27)).outputs
+    assert output.unchanged
