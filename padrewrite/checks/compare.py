@@ -17,7 +17,10 @@ class Comparison:
         self._failure = ""
 
     def add(self, got: Tensor, wanted: Tensor) -> None:
-        """Compares two tensors by a tolerance relative to the largest wanted value, or to 1; on meta only shapes."""
+        """Compares two tensors by a tolerance relative to the largest wanted value, or to 1; on meta only shapes.
+
+        Where both are NaN there is nothing to compare.
+        """
         if got.shape != wanted.shape:
             self._positions += max(1, wanted.numel())
             self._worst = float("inf")
@@ -25,8 +28,9 @@ class Comparison:
             return
         if not wanted.numel() or got.is_meta or wanted.is_meta:
             return
-        self._positions += wanted.numel()
-        difference = (got - wanted).abs()
+        neither = got.isnan() & wanted.isnan()
+        self._positions += wanted.numel() - int(neither.sum())
+        difference, wanted = (got - wanted).abs().masked_fill(neither, 0), wanted.masked_fill(neither, 0)
         error = difference.max().item()
         if not error <= self._worst:
             self._worst = error

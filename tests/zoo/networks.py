@@ -127,12 +127,27 @@ def settle(network: nn.Module, inputs: Inputs) -> nn.Module:
     return network
 
 
+def initialised(build: Callable[[], nn.Module]) -> nn.Module:
+    """``build()``, with zeros where it leaves parameters as the memory was (pytorchcv's nvpattexp does)."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # which fills new memory with NaN
+    try:
+        network = build()
+    finally:
+        torch.use_deterministic_algorithms(before)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.nan_to_num_()
+    return network
+
+
 def real(name: str, source: str, inputs: Callable[[], Inputs], fast: bool = True, **kwargs: Any) -> Network:
     """A network of a package: ``source`` is ``module:constructor``, imported when the network is built."""
     module, constructor = source.split(":")
 
     def make() -> nn.Module:
-        return settle(attrgetter(constructor)(import_module(module))(**kwargs).eval(), inputs())
+        build = attrgetter(constructor)(import_module(module))
+        return settle(initialised(lambda: build(**kwargs)).eval(), inputs())
 
     return Network(name, seeded(make), inputs, fast, package=module.split(".")[0])
 
