@@ -111,7 +111,7 @@ def _settled(model: nn.Module, inputs: Inputs, env: Sizes, symbols: dict[Any, tu
     for symbol, place in symbols.items():
         value: Any = env.replacements.get(symbol, symbol)
         if value.is_number:
-            for more in _OTHER_SIZES:
+            for more in (more for more in _OTHER_SIZES if int(value) + more > 0):
                 try:
                     _eager(model, _resized(inputs, place, int(value) + more))
                 except InputsError:
@@ -120,12 +120,12 @@ def _settled(model: nn.Module, inputs: Inputs, env: Sizes, symbols: dict[Any, tu
     return None
 
 
-_OTHER_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32)
-"""How much larger: sizes that a stride or a shuffle may ask for are among them."""
+_OTHER_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, -1, -2, -3, -4)
+"""How much larger or smaller: sizes that a stride or a shuffle may ask for are among them, and those below a crop's."""
 
 
 def _resized(inputs: Inputs, place: tuple[int, int], size: int) -> Inputs:
-    """The inputs with one dimension of one tensor larger, its values repeated."""
+    """The inputs with one dimension of one tensor of another size, its values repeated."""
     chosen = inputs.tensors[place[0]]
 
     def resized(tensor: Tensor) -> Tensor:

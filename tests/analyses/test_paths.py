@@ -273,3 +273,15 @@ def test_a_decoder_that_asks_for_its_output_size() -> None:
 
     (output,) = pr.analyze(Decoder(), example_inputs=torch.zeros(1, 1, 24, 27)).outputs
     assert output.unchanged
+
+
+def test_a_size_that_a_crop_settles_for_smaller_ones_too_is_no_number() -> None:
+    """It runs up to where the crop ends, at 24; the size that it resizes to must follow."""
+
+    def body(conv: nn.Conv2d, x: Tensor, path: Path) -> Tensor:
+        y = torch.cat([x[..., :24], conv(x)], 1)
+        return y + F.interpolate(y.mean((2, 3), keepdim=True), size=y.shape[2:])
+
+    model = Net(body).eval()
+    assert [model.choices(n) is not None for n in (20, 24, 25)] == [True, True, False]
+    assert pr.record(model, example_inputs=torch.zeros(1, 1, 24, 24)).how == "real inputs"
